@@ -1,0 +1,1 @@
+"""Text in, signal or decision out; deduplication below ``filters.dedup``."""

@@ -1,0 +1,1 @@
+"""Reading, extracting, tokenizing, packing and ordering of text."""

@@ -1,0 +1,231 @@
+"""Files on a local disk or in S3, addressed by URI strings. The only module that knows fsspec.
+
+In: a URI, either a local path (``runs/demo``) or ``s3://bucket/key``. Credentials and endpoint of S3 come from the
+standard AWS environment variables and files (``AWS_ENDPOINT_URL``, ``AWS_PROFILE`` ...).
+Out: bytes, file objects, sorted lists of URIs.
+
+Decisions, with their price:
+
+* A path is a ``str``: ``pathlib`` eats the second slash of a URI.
+* An object appears whole or not at all. Local: temporary name in the same folder, fsync, ``os.replace``. S3: one PUT
+  (multipart above 50 MB). So whatever is written is built first, in memory or on local disk.
+* Every remote call has a connect and a read time-out and a bounded number of retries with backoff (botocore's
+  ``standard`` mode), so that an endpoint that is gone is one clear error within half a minute, not a hang.
+"""
+
+import functools
+import glob as local_glob
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import fsspec
+from botocore.exceptions import BotoCoreError, ClientError
+
+from caravela.errors import UserError
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 60
+MAX_ATTEMPTS = 5
+COPY_BLOCK_BYTES = 1 << 20
+
+
+class StorageError(UserError):
+    """A storage call that failed for good: which URI, which call, why."""
+
+
+def is_remote(uri: str) -> bool:
+    return uri.startswith("s3://")
+
+
+def join(base: str, *parts: str) -> str:
+    """Joins with single slashes and leaves the scheme alone: ``join("s3://b/", "a", "c") == "s3://b/a/c"``."""
+    return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def name_of(uri: str) -> str:
+    """The last component: ``name_of("s3://b/a/c.parquet") == "c.parquet"``."""
+    return uri.rstrip("/").rsplit("/", 1)[-1]
+
+
+@functools.cache
+def _filesystem(scheme: str, process_id: int) -> fsspec.AbstractFileSystem:
+    """One file system per scheme and process: an S3 client must not cross a fork."""
+    if scheme == "s3":
+        return fsspec.filesystem(
+            "s3",
+            use_listings_cache=False,
+            skip_instance_cache=True,
+            default_block_size=8 << 20,
+            default_cache_type="readahead",
+            config_kwargs={
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "read_timeout": READ_TIMEOUT_S,
+                "retries": {"max_attempts": MAX_ATTEMPTS, "mode": "standard"},
+            },
+        )
+    return fsspec.filesystem("file")
+
+
+def _split(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    if is_remote(uri):
+        return _filesystem("s3", os.getpid()), uri
+    if "://" in uri:
+        raise StorageError(f"{uri}: unknown scheme; expected a local path or s3://bucket/key")
+    return _filesystem("file", os.getpid()), os.path.abspath(os.path.expanduser(uri))
+
+
+@contextmanager
+def _translated(uri: str, call: str) -> Iterator[None]:
+    """Turns the many exceptions of the storage libraries into one line; a missing file stays FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, BotoCoreError, ClientError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StorageError(f"{uri}: cannot {call}: {reason}") from error
+
+
+def exists(uri: str) -> bool:
+    fs, path = _split(uri)
+    with _translated(uri, "look up"):
+        return bool(fs.exists(path))
+
+
+def stat(uri: str) -> dict[str, Any]:
+    """Size in bytes, and what changes when the content does: the ETag on S3, the modification time on disk."""
+    fs, path = _split(uri)
+    with _translated(uri, "look up"):
+        info = fs.info(path)
+    version = str(info["ETag"]).strip('"') if is_remote(uri) else str(os.stat(path).st_mtime_ns)
+    return {"size": int(info["size"]), "version": version}
+
+
+def open_read(uri: str) -> IO[bytes]:
+    """A seekable binary reader; on S3 it reads ahead in 8 MiB blocks, so memory stays bounded."""
+    fs, path = _split(uri)
+    with _translated(uri, "open"):
+        reader: IO[bytes] = fs.open(path, "rb")
+    return reader
+
+
+def read_bytes(uri: str) -> bytes:
+    fs, path = _split(uri)
+    with _translated(uri, "read"):
+        return bytes(fs.cat_file(path))
+
+
+def read_text(uri: str) -> str:
+    return read_bytes(uri).decode("utf-8")
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Puts one whole object in place, replacing what was there."""
+    fs, path = _split(uri)
+    with _translated(uri, "write"):
+        if is_remote(uri):
+            fs.pipe_file(path, data)
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=os.path.dirname(path))
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            _settle(file, temporary, path)
+
+
+def write_text(uri: str, text: str) -> None:
+    write_bytes(uri, text.encode("utf-8"))
+
+
+def publish(local_path: str, uri: str) -> None:
+    """Copies a finished local file to its place in one step."""
+    fs, path = _split(uri)
+    with _translated(uri, "write"):
+        if is_remote(uri):
+            fs.put_file(local_path, path)
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=os.path.dirname(path))
+        with os.fdopen(descriptor, "wb") as file:
+            with open(local_path, "rb") as source:
+                shutil.copyfileobj(source, file, COPY_BLOCK_BYTES)
+            _settle(file, temporary, path)
+
+
+def _settle(file: IO[bytes], temporary: str, path: str) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+
+
+def fetch(uri: str, local_path: str) -> None:
+    """Copies an object to a local file (the folder must exist)."""
+    fs, path = _split(uri)
+    with _translated(uri, "read"):
+        fs.get_file(path, local_path)
+
+
+def list_files(prefix: str) -> list[str]:
+    """Every file below a folder, as sorted URIs; an absent folder is empty. Unfinished local writes are left out."""
+    fs, path = _split(prefix)
+    with _translated(prefix, "list"):
+        if is_remote(prefix):
+            found = [f"s3://{name}" for name in fs.find(path)]
+        else:
+            base = prefix.rstrip("/")
+            found = [base + name[len(path) :] for name in fs.find(path) if not name_of(name).startswith(".writing-")]
+    return sorted(found)
+
+
+def glob(pattern: str) -> list[str]:
+    """The files that a pattern names (``*``, ``?``, ``[ab]``, ``**``), sorted; a plain URI gives itself if it exists."""
+    if not any(mark in pattern for mark in "*?["):
+        return [pattern] if exists(pattern) else []
+    fs, path = _split(pattern)
+    with _translated(pattern, "list"):
+        if is_remote(pattern):
+            return sorted(f"s3://{name}" for name in fs.glob(path))
+        return sorted(
+            p for p in local_glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(p)
+        )
+
+
+def delete_tree(prefix: str) -> None:
+    """Removes a folder and all below it; an absent one is fine."""
+    fs, path = _split(prefix)
+    with _translated(prefix, "delete"):
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+
+
+def check_writable(root: str) -> None:
+    """Writes and removes a probe object, so that a read-only root is known before any work is done.
+
+    Raises:
+        StorageError: naming the root and the reason.
+    """
+    probe = join(root, f".probe-{os.getpid()}")
+    fs, path = _split(probe)
+    with _translated(root, "write to this root"):
+        if is_remote(root):
+            fs.pipe_file(path, b"")
+        else:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb"):
+                pass
+        fs.rm_file(path)
+
+
+def sha256_of(local_path: str) -> str:
+    """Hexadecimal SHA-256 of a local file, read in blocks."""
+    digest = hashlib.sha256()
+    with open(local_path, "rb") as file:
+        while block := file.read(COPY_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Pretraining: DeepSpeed under Ray Train."""
