@@ -8,7 +8,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -109,7 +109,7 @@ class StageProgress:
             parts.append(f"{size / 1e6:,.1f} MB ({size / 1e6 / elapsed:,.1f} MB/s)")
         parts.append(f"{clock(elapsed)} elapsed")
         fresh = self.finished - self.resumed
-        if 0 < fresh and self.finished < self.total:
+        if fresh > 0 and self.finished < self.total:
             parts.append(f"{clock(elapsed / fresh * (self.total - self.finished))} left")
         return " · ".join(parts)
 
@@ -142,11 +142,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def table(headings: tuple[str, ...], rows: Iterator[tuple[str, ...]] | list[tuple[str, ...]]) -> str:
+def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Plain aligned columns: the first to the left, the others to the right."""
     lines = [headings, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
     return "\n".join(
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     )

@@ -4,8 +4,8 @@
   ``<input>#<row>``; signals are extra columns, one each, added by the stage that measures them.
 * removed: every document that did not survive, with ``stage``, ``reason``, ``detail`` (for a duplicate: the id of
   the document that was kept instead) and the signals measured so far.
-* packed: rows of ``row_tokens`` token ids (context + 1), with where each document begins in the row, its id, and how many
-  bytes of text the targets (all tokens but the first) stand for, which makes bits per byte exact.
+* packed: rows of ``row_tokens`` token ids (context + 1), with where each document begins in the row, its id, and how
+  many bytes of text the targets (all tokens but the first) stand for, which makes bits per byte exact.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,11 @@ DOCUMENT_FIELDS: list[tuple[str, pa.DataType]] = [
     ("variant_score", pa.float32()),
     ("metadata", pa.string()),
 ]
-REMOVED_FIELDS: list[tuple[str, pa.DataType]] = [("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+REMOVED_FIELDS: list[tuple[str, pa.DataType]] = [
+    ("stage", pa.string()),
+    ("reason", pa.string()),
+    ("detail", pa.string()),
+]
 
 
 def documents(signals: Iterable[str] = ()) -> pa.Schema:

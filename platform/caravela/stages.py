@@ -12,6 +12,7 @@ index alone. Price: the grain of parallel work and of what is lost with a killed
 import datetime
 import importlib.metadata
 import json
+import logging
 import os
 import resource
 import sys
@@ -33,7 +34,18 @@ from caravela.manifest import FileRecord, Input, Manifest, ShardRecord
 from caravela.progress import Poster, StageProgress
 
 ROW_GROUP_BYTES = 16 << 20
-VERSIONED = ("caravela", "ray", "pyarrow", "numpy", "datatrove", "trafilatura", "spacy", "sentencepiece", "torch", "deepspeed")
+VERSIONED = (
+    "caravela",
+    "ray",
+    "pyarrow",
+    "numpy",
+    "datatrove",
+    "trafilatura",
+    "spacy",
+    "sentencepiece",
+    "torch",
+    "deepspeed",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,17 +159,18 @@ def map_shards(stage: Stage, shards: Sequence[Shard], progress: StageProgress) -
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     rows = [{"index": s.index, "name": s.name, "spec": json.dumps(s.spec)} for s in shards]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     dataset.set_name(f"{stage.name}-{stage.fingerprint}")
     task = _named(_ShardActor if stage.actors else _shard_task, stage.name)
     arguments = {"make_worker": stage.make_worker, "directory": stage.uri, "board": progress.board}
-    resources = {"num_cpus": stage.num_cpus, "memory": stage.memory_bytes}
     if stage.actors:
         pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(len(rows), cluster.available_cpus())))
-        results = dataset.map(task, fn_constructor_kwargs=arguments, compute=pool, **resources)
+        how: dict[str, Any] = {"fn_constructor_kwargs": arguments, "compute": pool}
     else:
-        results = dataset.map(task, fn_kwargs=arguments, **resources)
+        how = {"fn_kwargs": arguments}
+    results = dataset.map(task, num_cpus=stage.num_cpus, memory=stage.memory_bytes, **how)
     try:
         for row in results.iter_rows():
             yield _parse_record(row["record"])
@@ -240,11 +253,16 @@ class ShardOutput:
         self.progress = progress
         self._tables: dict[str, TableWriter] = {}
         self._files: list[tuple[str, str]] = []
+        self._main = ""
 
-    def table(self, name: str, schema: pa.Schema) -> "TableWriter":
-        """A Parquet part of this shard; the first table named is the stage's main one and lies at its top."""
-        folder = "" if not self._tables else f"{name}/"
-        relative = f"{folder}part-{self.index:05d}.parquet"
+    def table(self, name: str, schema: pa.Schema, part: int | None = None) -> "TableWriter":
+        """A Parquet part of this shard; the first table named is the stage's main one and lies at its top.
+
+        ``part`` numbers the parts of a stage whose one shard writes many; the shard's own index otherwise.
+        """
+        self._main = self._main or name
+        folder = "" if name == self._main else f"{name}/"
+        relative = f"{folder}part-{self.index if part is None else part:05d}.parquet"
         local = os.path.join(self.folder, f"{len(self._tables)}.parquet")
         self._tables[relative] = TableWriter(name, schema, local)
         return self._tables[relative]

@@ -35,7 +35,7 @@ def decode(data: bytes, header_charset: str = "") -> tuple[str, str]:
         if encoding and encoding not in LATIN and encoding != "utf-8":
             try:
                 return data.decode(encoding), encoding
-            except UnicodeDecodeError:
+            except (UnicodeError, LookupError):  # LookupError: a codec that is not of text, such as base64
                 continue
         if encoding in LATIN:
             break
@@ -73,7 +73,9 @@ def _python_name(declared: str) -> str:
 def _bad_bytes_as_windows_1252(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeDecodeError), f"registered for decoding only, got {error!r}"
     bad = error.object[error.start : error.end]
-    return "".join(bytes([b]).decode("cp1252") if b not in (0x81, 0x8D, 0x8F, 0x90, 0x9D) else chr(b) for b in bad), error.end
+    return "".join(
+        bytes([b]).decode("cp1252") if b not in (0x81, 0x8D, 0x8F, 0x90, 0x9D) else chr(b) for b in bad
+    ), error.end
 
 
 codecs.register_error("caravela-cp1252", _bad_bytes_as_windows_1252)

@@ -61,7 +61,13 @@ def extract(html: bytes, header_charset: str, config: ExtractConfig) -> Extracti
             deduplicate=False,
             with_metadata=False,
         )
-    except (etree.LxmlError, RecursionError, ValueError, AttributeError, TypeError):  # what odd pages were seen to raise
+    except (
+        etree.LxmlError,
+        RecursionError,
+        ValueError,
+        AttributeError,
+        TypeError,
+    ):  # what odd pages were seen to raise
         return Extraction(encoding=encoding, reason="unparseable")
     if not text or not text.strip():
         return Extraction(encoding=encoding, reason="no_text")

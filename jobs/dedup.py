@@ -1,0 +1,16 @@
+"""Exact and near-duplicates out of the curated documents; the best of each cluster stays."""
+
+import sys
+from collections.abc import Sequence
+
+from caravela import command
+from road import DEDUP_STAGES, RoadConfig, road
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    return command.run_stages(argv, __doc__, RoadConfig, lambda config: [road(config)[name] for name in DEDUP_STAGES])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The whole road, from crawl files to an exported model and a report; finished stages are left as they are."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from caravela import command, storage
+from caravela.manifest import Manifest
+from road import RoadConfig, road
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    return command.run_stages(argv, __doc__, RoadConfig, lambda config: list(road(config).values()), _what_next)
+
+
+def _what_next(config: RoadConfig, manifests: Mapping[str, Manifest]) -> str:
+    """Where the results are, and what to do with them."""
+    report = storage.join(manifests["report"].uri, "report.html")
+    model = manifests["export"].uri
+    return "\n".join(
+        [
+            f"Report:  {report}",
+            f"Model:   {model}",
+            "",
+            "Next:",
+            f"  python jobs/generate.py --model {model} --prompt 'Era uma vez'",
+            f"  python jobs/pipeline.py --config jobs/configs/demo.toml --set root={config.root} --dry-run",
+            "  python jobs/pipeline.py --config jobs/configs/local.toml --set 'curate.inputs=[\"my-crawl/*.warc.gz\"]'",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The road from crawl to model: its settings, and its stages in order, each made from those before it."""
+
+from dataclasses import dataclass, field, replace
+
+from caravela.report import ReportConfig, report_stage
+from caravela.train.launch import pretrain_stage
+
+from caravela.cluster import ClusterConfig
+from caravela.config import ConfigError
+from caravela.data.packing import PackConfig, pack_stage
+from caravela.data.tokenizer import TokenizerConfig, tokenizer_stage
+from caravela.evaluate import EvaluateConfig, evaluate_stage
+from caravela.export import ExportConfig, export_stage
+from caravela.model.config import ModelConfig
+from caravela.sample.crawl import SampleCrawlConfig, crawl_stage
+from caravela.stages import Stage
+from caravela.train.config import TrainConfig
+from filters.curate import CurateConfig, curate_stage
+from filters.dedup.config import DedupConfig
+from filters.dedup.stages import clusters_stage, dedup_stage, duplicates_stage, signatures_stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoadConfig:
+    """All settings of a run; the sections are the stages'."""
+
+    root: str
+    """Where everything is stored: a local folder or s3://bucket/prefix."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    crawl: SampleCrawlConfig = field(default_factory=SampleCrawlConfig)
+    curate: CurateConfig = field(default_factory=CurateConfig)
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    pack: PackConfig = field(default_factory=PackConfig)
+    model: ModelConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    def __post_init__(self) -> None:
+        if not self.root:
+            raise ConfigError('root = "": expected a folder or s3://bucket/prefix')
+
+
+DEDUP_STAGES = ("signatures", "duplicates", "clusters", "dedup")
+
+
+def road(config: RoadConfig) -> dict[str, Stage]:
+    """Every stage by name, in the order in which they run. Nothing is run or written by this."""
+    root = config.root
+    crawl = crawl_stage(root, config.crawl) if config.crawl.enabled else None
+    curate = curate_stage(root, config.curate, crawl.as_input() if crawl else None)
+    curated = curate.as_input()
+    signatures = signatures_stage(root, config.dedup, curated)
+    duplicates = duplicates_stage(root, config.dedup, signatures.as_input())
+    clusters = clusters_stage(root, config.dedup, signatures.as_input(), duplicates.as_input())
+    dedup = dedup_stage(root, config.dedup, curated, clusters.as_input())
+    tokenizer = tokenizer_stage(root, config.tokenizer, dedup.as_input())
+    pack = pack_stage(root, config.pack, dedup.as_input(), tokenizer.as_input())
+    model = replace(config.model, vocabulary_size=config.tokenizer.vocabulary_size, max_positions=config.pack.context)
+    pretrain = pretrain_stage(root, config.train, model, pack.as_input(), tokenizer.as_input())
+    trained, tokens = pretrain.as_input(), tokenizer.as_input()
+    evaluate = evaluate_stage(root, config.evaluate, trained, pack.as_input(), tokens)
+    export = export_stage(root, config.export, trained, tokens)
+    before = [curate, signatures, duplicates, clusters, dedup, tokenizer, pack, pretrain, evaluate, export]
+    if crawl:
+        before.insert(0, crawl)
+    report = report_stage(root, config.report, [stage.as_input() for stage in before])
+    return {stage.name: stage for stage in [*before, report]}
