@@ -195,7 +195,7 @@ def _from_record(record: warc.WarcRecord, row_id: str, source: str) -> RawDocume
     if not record.headers.get("content-type", "application/http").lower().startswith("application/http"):
         return RawDocument(**known, problem="not_html", detail=record.headers["content-type"][:100])
     response = warc.parse_http(record.content, warc.MAX_CONTENT_BYTES)
-    if response.problem and not response.body:
+    if response.problem and (response.status == 0 or not response.body):
         return RawDocument(**known, problem=response.problem)
     if response.status != 200:
         return RawDocument(**known, problem="http_status", detail=str(response.status))
