@@ -16,10 +16,13 @@ from typing import Any
 from caravela import manifest, schema
 from caravela.config import ConfigError, to_dict
 from caravela.data import extract, readers
+from caravela.data.extract import ExtractConfig
 from caravela.errors import UserError
 from caravela.manifest import Input, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, finished
 from filters import language, quality, words
+from filters.language import LanguageConfig
+from filters.quality import QualityConfig
 
 STEPS = ("read", "extract", "language", "quality")
 SHARD_MB = 128
@@ -32,9 +35,9 @@ class CurateConfig:
     inputs: tuple[str, ...] = ()
     """Files or globs, local or s3://: .warc, .warc.wet, .jsonl, .parquet; .gz and .zst too. Empty: the sample crawl."""
     fields: readers.FieldNames = field(default_factory=readers.FieldNames)
-    extract: extract.ExtractConfig = field(default_factory=extract.ExtractConfig)
-    language: language.LanguageConfig = field(default_factory=language.LanguageConfig)
-    quality: quality.QualityConfig = field(default_factory=quality.QualityConfig)
+    extract: ExtractConfig = field(default_factory=ExtractConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
     max_broken_share: float = 0.1
     """Share of records that may be damaged (not merely unwanted) before the stage refuses to finish."""
     shard_mb: int = SHARD_MB
@@ -62,7 +65,11 @@ def curate_stage(root: str, config: CurateConfig, crawl: Input | None = None) ->
         plan = functools.partial(_plan_crawl, crawl, config.shard_mb << 20)
     else:
         raise UserError("curate.inputs = []: expected at least one file or glob (or crawl.enabled = true)")
-    settings = {k: v for k, v in to_dict(config).items() if k not in ("inputs", "max_broken_share")}
+    settings = to_dict(config)
+    for place in ("inputs", "max_broken_share"):  # identified by their content; without influence on the output
+        del settings[place]
+    if config.language.model_sha256:
+        del settings["language"]["model_uri"]
     return Stage(
         name="curate",
         version=1,

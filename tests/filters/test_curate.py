@@ -1,0 +1,94 @@
+"""Curation of a shard, without Ray: every record is kept or removed with its step and reason."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from caravela.errors import UserError
+from caravela.manifest import Manifest
+from filters.curate import CurateConfig, curate_stage
+from filters.quality import SIGNALS
+from tests.road_without_ray import finish
+
+TEXTS = Path(__file__).parents[2] / "platform" / "caravela" / "sample" / "texts"
+
+
+def sample(language: str, register: str) -> str:
+    return sorted((TEXTS / language / register).glob("*.txt"))[0].read_text(encoding="utf-8")
+
+
+def rows(done: Manifest, table: str) -> list[dict[str, object]]:
+    return [row for uri in done.uris(table) for row in pq.read_table(uri).to_pylist()]
+
+
+def curated(tmp_path: Path, lines: list[object], **settings: object) -> Manifest:
+    path = tmp_path / "in.jsonl"
+    path.write_text("\n".join(l if isinstance(l, str) else json.dumps(l) for l in lines), encoding="utf-8")
+    config = CurateConfig(inputs=(str(path),), **settings)  # type: ignore[arg-type]
+    return finish(curate_stage(str(tmp_path / "run"), config))
+
+
+def test_curate_gives_each_document_one_place_and_one_reason(tmp_path: Path) -> None:
+    done = curated(
+        tmp_path,
+        [
+            {"id": "good", "text": sample("pt-BR", "news"), "nota": "x"},
+            {"id": "spanish", "text": sample("es", "news")},
+            {
+                "id": "short",
+                "text": "Página não encontrada. Volte à página inicial para continuar a navegação no site.",
+            },
+            {"id": "empty", "text": "  "},
+            "{broken",
+        ],
+        max_broken_share=0.5,
+    )
+    kept, removed = rows(done, "documents"), rows(done, "removed")
+    assert [row["id"] for row in kept] == ["good"]
+    assert kept[0]["text"] == sample("pt-BR", "news")
+    assert json.loads(str(kept[0]["metadata"]))["nota"] == "x"
+    assert kept[0]["language"] == "pt"
+    assert all(kept[0][name] is not None for name in SIGNALS)
+    steps = {row["id"]: row["stage"] for row in removed}
+    broken = next(i for i in steps if i.startswith("in.jsonl#"))
+    assert steps == {"spanish": "language", "short": "quality", "empty": "extract", broken: "read"}
+    assert all(row["reason"] for row in removed)
+    assert done.counters["documents_in"] == 5 == done.counters["documents_kept"] + len(removed)
+
+
+def test_curate_funnel_counts_what_each_step_lets_through(tmp_path: Path) -> None:
+    done = curated(tmp_path, [{"text": sample("pt-PT", "news")}, {"text": sample("fr", "news")}, {"text": ""}])
+    counts = {entry["step"]: entry["documents"] for entry in done.summary["funnel"]}
+    assert counts == {"in": 3, "read": 3, "extract": 2, "language": 1, "quality": 1}
+    size = len(sample("pt-PT", "news").encode())
+    assert [e["bytes"] for e in done.summary["funnel"] if e["step"] == "quality"] == [size]
+
+
+def test_curate_refuses_input_that_is_mostly_broken(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"2 of 3 records are damaged \(67%\).*max_broken_share = 0.1"):
+        curated(tmp_path, ["{broken", "[", {"text": sample("pt-BR", "news")}])
+
+
+def test_curate_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    lines: list[object] = [{"id": f"{r}", "text": sample("pt-BR", r)} for r in ("news", "howto", "legal", "shop")]
+    sums = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        sums.append([f.sha256 for s in curated(tmp_path / name, lines).shards for f in s.files])
+    assert sums[0] == sums[1]
+
+
+def test_curate_thresholds_change_the_directory_and_paths_do_not(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "x"}\n')
+    inputs = (str(tmp_path / "in.jsonl"),)
+    base = curate_stage("run", CurateConfig(inputs=inputs))
+    assert curate_stage("elsewhere", CurateConfig(inputs=inputs)).fingerprint == base.fingerprint
+    assert curate_stage("run", CurateConfig(inputs=inputs, shard_mb=7)).fingerprint != base.fingerprint
+    assert curate_stage("run", CurateConfig(inputs=inputs, max_broken_share=1.0)).fingerprint == base.fingerprint
+
+
+def test_curate_without_input_says_what_to_set() -> None:
+    with pytest.raises(UserError, match=r"curate\.inputs"):
+        curate_stage("run", CurateConfig())
