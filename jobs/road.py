@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from caravela.report import ReportConfig, report_stage
-from caravela.train.launch import pretrain_stage
-
+from caravela import storage
 from caravela.cluster import ClusterConfig
 from caravela.config import ConfigError
 from caravela.data.packing import PackConfig, pack_stage
@@ -12,9 +10,11 @@ from caravela.data.tokenizer import TokenizerConfig, tokenizer_stage
 from caravela.evaluate import EvaluateConfig, evaluate_stage
 from caravela.export import ExportConfig, export_stage
 from caravela.model.config import ModelConfig
+from caravela.report import ReportConfig, report_stage
 from caravela.sample.crawl import SampleCrawlConfig, crawl_stage
 from caravela.stages import Stage
 from caravela.train.config import TrainConfig
+from caravela.train.launch import pretrain_stage
 from filters.curate import CurateConfig, curate_stage
 from filters.dedup.config import DedupConfig
 from filters.dedup.stages import clusters_stage, dedup_stage, duplicates_stage, signatures_stage
@@ -48,7 +48,7 @@ DEDUP_STAGES = ("signatures", "duplicates", "clusters", "dedup")
 
 def road(config: RoadConfig) -> dict[str, Stage]:
     """Every stage by name, in the order in which they run. Nothing is run or written by this."""
-    root = config.root
+    root = storage.absolute(config.root)
     crawl = crawl_stage(root, config.crawl) if config.crawl.enabled else None
     curate = curate_stage(root, config.curate, crawl.as_input() if crawl else None)
     curated = curate.as_input()
@@ -62,7 +62,7 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     pretrain = pretrain_stage(root, config.train, model, pack.as_input(), tokenizer.as_input())
     trained, tokens = pretrain.as_input(), tokenizer.as_input()
     evaluate = evaluate_stage(root, config.evaluate, trained, pack.as_input(), tokens)
-    export = export_stage(root, config.export, trained, tokens)
+    export = export_stage(root, config.export, trained, tokens, evaluate.as_input())
     before = [curate, signatures, duplicates, clusters, dedup, tokenizer, pack, pretrain, evaluate, export]
     if crawl:
         before.insert(0, crawl)

@@ -3,14 +3,16 @@
 import sys
 from collections.abc import Sequence
 
-from caravela import command
+from caravela import command, storage
 from caravela.sample.crawl import crawl_stage
 from road import RoadConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
-    return command.run_stages(argv, __doc__, RoadConfig, lambda config: [crawl_stage(config.root, config.crawl)])
+    return command.run_stages(
+        argv, __doc__, RoadConfig, lambda config: [crawl_stage(storage.absolute(config.root), config.crawl)]
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ Decisions, with their price:
 * An object appears whole or not at all. Local: temporary name in the same folder, fsync, ``os.replace``. S3: one PUT
   (multipart above 50 MB). So whatever is written is built first, in memory or on local disk.
 * Every remote call has a connect and a read time-out and a bounded number of retries with backoff (botocore's
-  ``standard`` mode), so that an endpoint that is gone is one clear error within half a minute, not a hang.
+  ``standard`` mode), so that an endpoint that is gone is one clear error within half a minute, and one that takes
+  connections and never answers within a quarter of an hour, not a hang.
 """
 
 import functools
@@ -31,6 +32,8 @@ from caravela.errors import UserError
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
 MAX_ATTEMPTS = 5
+# s3fs tries again on its own, above botocore: its default of 5 makes 25 attempts of a minute each on a dead server.
+MAX_ROUNDS = 3
 COPY_BLOCK_BYTES = 1 << 20
 
 
@@ -47,6 +50,11 @@ def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
+def absolute(uri: str) -> str:
+    """A URI that means the same in every process: workers have another working directory than the driver."""
+    return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
+
+
 def name_of(uri: str) -> str:
     """The last component: ``name_of("s3://b/a/c.parquet") == "c.parquet"``."""
     return uri.rstrip("/").rsplit("/", 1)[-1]
@@ -56,7 +64,7 @@ def name_of(uri: str) -> str:
 def _filesystem(scheme: str, process_id: int) -> fsspec.AbstractFileSystem:
     """One file system per scheme and process: an S3 client must not cross a fork."""
     if scheme == "s3":
-        return fsspec.filesystem(
+        remote = fsspec.filesystem(
             "s3",
             use_listings_cache=False,
             skip_instance_cache=True,
@@ -65,9 +73,11 @@ def _filesystem(scheme: str, process_id: int) -> fsspec.AbstractFileSystem:
             config_kwargs={
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "read_timeout": READ_TIMEOUT_S,
-                "retries": {"max_attempts": MAX_ATTEMPTS, "mode": "standard"},
+                "retries": {"total_max_attempts": MAX_ATTEMPTS, "mode": "standard"},
             },
         )
+        remote.retries = MAX_ROUNDS
+        return remote
     return fsspec.filesystem("file")
 
 
@@ -80,13 +90,16 @@ def _split(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 @contextmanager
-def _translated(uri: str, call: str) -> Iterator[None]:
-    """Turns the many exceptions of the storage libraries into one line; a missing file stays FileNotFoundError."""
+def _translated(uri: str, call: str, writes: bool = False) -> Iterator[None]:
+    """Turns the many exceptions of the storage libraries into one line.
+
+    What a read misses is FileNotFoundError; what a write misses is its bucket, and no write can do without.
+    """
     try:
         yield
-    except FileNotFoundError:
-        raise
     except (OSError, BotoCoreError, ClientError) as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and not writes:
+            raise FileNotFoundError(*error.args) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise StorageError(f"{uri}: cannot {call}: {reason}") from error
 
@@ -127,15 +140,12 @@ def read_text(uri: str) -> str:
 def write_bytes(uri: str, data: bytes) -> None:
     """Puts one whole object in place, replacing what was there."""
     fs, path = _split(uri)
-    with _translated(uri, "write"):
+    with _translated(uri, "write", writes=True):
         if is_remote(uri):
             fs.pipe_file(path, data)
-            return
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=os.path.dirname(path))
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            _settle(file, temporary, path)
+        else:
+            with _replacing(path) as file:
+                file.write(data)
 
 
 def write_text(uri: str, text: str) -> None:
@@ -145,23 +155,29 @@ def write_text(uri: str, text: str) -> None:
 def publish(local_path: str, uri: str) -> None:
     """Copies a finished local file to its place in one step."""
     fs, path = _split(uri)
-    with _translated(uri, "write"):
+    with _translated(uri, "write", writes=True):
         if is_remote(uri):
             fs.put_file(local_path, path)
-            return
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=os.path.dirname(path))
-        with os.fdopen(descriptor, "wb") as file:
-            with open(local_path, "rb") as source:
+        else:
+            with open(local_path, "rb") as source, _replacing(path) as file:
                 shutil.copyfileobj(source, file, COPY_BLOCK_BYTES)
-            _settle(file, temporary, path)
 
 
-def _settle(file: IO[bytes], temporary: str, path: str) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+@contextmanager
+def _replacing(path: str) -> Iterator[IO[bytes]]:
+    """A file that takes its place whole when the block ends, and leaves nothing behind when the block fails."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=os.path.dirname(path))
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def fetch(uri: str, local_path: str) -> None:
@@ -184,16 +200,15 @@ def list_files(prefix: str) -> list[str]:
 
 
 def glob(pattern: str) -> list[str]:
-    """The files that a pattern names (``*``, ``?``, ``[ab]``, ``**``), sorted; a plain URI gives itself if it exists."""
-    if not any(mark in pattern for mark in "*?["):
-        return [pattern] if exists(pattern) else []
+    """The files that a pattern names (``*``, ``?``, ``[ab]``, ``**``), sorted; a plain URI is itself if it is one."""
     fs, path = _split(pattern)
     with _translated(pattern, "list"):
+        if not any(mark in pattern for mark in "*?["):
+            return [pattern] if fs.exists(path) and fs.info(path)["type"] == "file" else []
         if is_remote(pattern):
-            return sorted(f"s3://{name}" for name in fs.glob(path))
-        return sorted(
-            p for p in local_glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(p)
-        )
+            entries = fs.glob(path, detail=True).items()
+            return sorted(f"s3://{name}" for name, entry in entries if entry["type"] == "file")
+        return sorted(p for p in local_glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(p))
 
 
 def delete_tree(prefix: str) -> None:
@@ -212,7 +227,7 @@ def check_writable(root: str) -> None:
     """
     probe = join(root, f".probe-{os.getpid()}")
     fs, path = _split(probe)
-    with _translated(root, "write to this root"):
+    with _translated(root, "write to this root", writes=True):
         if is_remote(root):
             fs.pipe_file(path, b"")
         else:

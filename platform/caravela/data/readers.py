@@ -85,7 +85,7 @@ def expand(patterns: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for pattern in patterns:
-        files = storage.glob(pattern)
+        files = storage.glob(storage.absolute(pattern))
         if not files:
             raise UserError(f"{pattern}: no such input (curate.inputs)")
         found.extend(files)

@@ -1,0 +1,236 @@
+"""A model and its tokenizer as a folder for ``AutoModelForCausalLM`` and ``AutoTokenizer``, with proof that it loads.
+
+In: a Decoder, a SentencePiece file. Out: ``FILES``.
+
+``verify_folder`` loads the folder back without a network and compares logits and token ids with our own; it is part of
+every export, because a tokenizer that splits a little differently costs a model dearly and shows nowhere else. Ids are
+those of SentencePiece for every text, save one that spells out a control token (``<s>``): Hugging Face reads the token.
+
+Written for transformers 5; what version 4 names otherwise (``rope_theta``, ``torch_dtype``) is there under both names.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sentencepiece
+import torch
+import transformers
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from caravela.errors import UserError
+from caravela.model import weights
+from caravela.model.config import ModelConfig
+from caravela.model.transformer import Decoder
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+LOGIT_TOLERANCE = 1e-4
+TOKENIZER = "tokenizer.model"
+BLANK = "\u2581"
+FILES = (
+    "config.json",
+    "generation_config.json",
+    weights.WEIGHTS,
+    TOKENIZER,
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+"""What ``write_folder`` writes."""
+TEXTS = (
+    "",
+    "Uma frase curta.",
+    " começa com um espaço",
+    "dois  espaços,   três, e um no fim ",
+    "linha um\nlinha dois\n\n\tcom tabulação\r\n",
+    "coração, órgão, pingüim, às vezes, e\u0301 decomposto",
+    "emoji \U0001f680\U0001f469\U0001f3fd\u200d\U0001f52c, 中文, кот, ﬁ, ½, \u00a0fixo",
+    "Em 2026 custava R$ 1.234,56 (ou 12345678901234567890).",
+    "    def soma(a, b):\n        return a + b\n",
+    "https://exemplo.pt/caminho?q=ação&x=1#fim",
+)
+
+
+class ExportError(UserError):
+    """What was written does not load as the model that it was written from."""
+
+
+def llama_config(config: ModelConfig, dtype: str, bos_id: int, eos_id: int) -> dict[str, Any]:
+    """``config.json`` of transformers' LlamaForCausalLM."""
+    assert config.vocabulary_size > 0, "vocabulary_size is filled in before export"
+    assert config.max_positions > 0, "max_positions is filled in before export"
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": config.vocabulary_size,
+        "max_position_embeddings": config.max_positions,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.feed_forward_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_size,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "attention_bias": config.attention_bias,
+        "attention_dropout": 0.0,
+        "mlp_bias": config.mlp_bias,
+        "tie_word_embeddings": config.tied_embeddings,
+        "initializer_range": config.initializer_std,
+        "bos_token_id": bos_id,
+        "eos_token_id": eos_id,
+        "use_cache": True,
+        "dtype": dtype,
+        "torch_dtype": dtype,
+    }
+
+
+def write_folder(model: Decoder, tokenizer_path: str, dtype: str, folder: str) -> None:
+    """Writes ``FILES`` to a local folder that exists.
+
+    Args:
+        model: the weights; written in ``dtype``, which is one of ``DTYPES``.
+        tokenizer_path: the SentencePiece file (byte fallback, identity normalisation, no dummy prefix).
+        dtype: of the weights on disk.
+        folder: where to write.
+    """
+    processor = sentencepiece.SentencePieceProcessor(model_file=tokenizer_path)
+    bos_id, eos_id = processor.bos_id(), processor.eos_id()
+    weights.save_weights(model.state_dict(), model.config, os.path.join(folder, weights.WEIGHTS), DTYPES[dtype])
+    _write_json(folder, "config.json", llama_config(model.config, dtype, bos_id, eos_id))
+    generation = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": eos_id}
+    _write_json(folder, "generation_config.json", generation)
+    shutil.copyfile(tokenizer_path, os.path.join(folder, TOKENIZER))
+    unigram = is_unigram(tokenizer_path)
+    _write_json(folder, "tokenizer_config.json", _tokenizer_config(processor, model.config.max_positions, unigram))
+    fast = _unigram(processor) if unigram else _converted(folder)
+    fast.save(os.path.join(folder, "tokenizer.json"))
+
+
+def is_unigram(tokenizer_path: str) -> bool:
+    """Whether a SentencePiece model is of the unigram kind; the other is BPE."""
+    messages: Any = sentencepiece_model_pb2  # generated code, whose names only exist at run time
+    model = messages.ModelProto()
+    with open(tokenizer_path, "rb") as file:
+        model.ParseFromString(file.read())
+    return bool(model.trainer_spec.model_type == messages.TrainerSpec.UNIGRAM)
+
+
+def _converted(folder: str) -> Tokenizer:
+    """Transformers' own conversion of a BPE ``tokenizer.model``.
+
+    From a folder, not by LlamaTokenizer(vocab_file): that gives a vocabulary of three tokens and no error.
+    """
+    converted: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    return converted
+
+
+def _unigram(processor: sentencepiece.SentencePieceProcessor) -> Tokenizer:
+    """A unigram vocabulary as it is: transformers' LlamaTokenizer would take it for BPE."""
+    pieces = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(processor.vocab_size())]
+    fast = Tokenizer(models.Unigram(pieces, unk_id=processor.unk_id(), byte_fallback=True))
+    fast.pre_tokenizer = pre_tokenizers.Metaspace(replacement=BLANK, prepend_scheme="never", split=False)
+    fast.decoder = decoders.Sequence([decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()])
+    special = [processor.id_to_piece(i) for i in (processor.unk_id(), processor.bos_id(), processor.eos_id())]
+    fast.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in special])
+    begin = special[1]
+    fast.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", pair=f"{begin} $A {begin}:1 $B:1", special_tokens=[(begin, processor.bos_id())]
+    )
+    return fast
+
+
+def _tokenizer_config(
+    processor: sentencepiece.SentencePieceProcessor, max_positions: int, unigram: bool
+) -> dict[str, Any]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast" if unigram else "LlamaTokenizer",
+        "bos_token": processor.id_to_piece(processor.bos_id()),
+        "eos_token": processor.id_to_piece(processor.eos_id()),
+        "unk_token": processor.id_to_piece(processor.unk_id()),
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "add_prefix_space": False,
+        "legacy": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": max_positions,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+
+
+def _write_json(folder: str, name: str, content: Mapping[str, Any]) -> None:
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+        json.dump(content, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+
+
+def verify_folder(folder: str, model: Decoder, tokenizer_path: str, dtype: str, texts: Sequence[str] = TEXTS) -> float:
+    """Loads a folder as a user would and compares it with what it was written from; gives the largest logit difference.
+
+    Logits are compared in float32 over the weights as they were rounded to ``dtype``, so that the comparison is sharp.
+
+    Raises:
+        ExportError: with what differs, and by how much.
+    """
+    processor = sentencepiece.SentencePieceProcessor(model_file=tokenizer_path)
+    verify_tokenizer(folder, processor, texts)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+    )
+    theirs, report = loaded
+    if left := {kind: sorted(names) for kind, names in report.items() if names}:
+        raise ExportError(f"{folder}: transformers {transformers.__version__} does not take all weights: {left}")
+    length = min(64, model.config.max_positions)
+    generator = torch.Generator().manual_seed(0)
+    tokens_BT = torch.randint(model.config.vocabulary_size, (2, length), generator=generator)
+    with torch.inference_mode():
+        ours_BTV = rounded(model, dtype)(tokens_BT)
+        theirs_BTV = theirs.eval()(tokens_BT).logits
+    difference = float((ours_BTV - theirs_BTV).abs().max())
+    allowed = LOGIT_TOLERANCE * max(1.0, float(ours_BTV.abs().max()))
+    if not difference <= allowed:
+        raise ExportError(
+            f"{folder}: logits of transformers {transformers.__version__} differ by {difference:.2e} from those of the "
+            f"trained model; expected at most {allowed:.2e}"
+        )
+    return difference
+
+
+def rounded(model: Decoder, dtype: str) -> Decoder:
+    """A copy of the model in float32 whose weights went through ``dtype``."""
+    copy = Decoder(model.config)
+    copy.load_state_dict({name: tensor.to(DTYPES[dtype]).float() for name, tensor in model.state_dict().items()})
+    return copy.eval()
+
+
+def verify_tokenizer(folder: str, processor: sentencepiece.SentencePieceProcessor, texts: Sequence[str]) -> None:
+    """Compares ids, with ``<s>`` in front, and the way back to text.
+
+    Raises:
+        ExportError: naming the first text that differs, and where.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if len(tokenizer) != processor.vocab_size():
+        raise ExportError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, SentencePiece has {processor.vocab_size()}"
+        )
+    for text in texts:
+        expected = [processor.bos_id(), *processor.encode(text)]
+        found = tokenizer(text).input_ids
+        if found != expected:
+            first = next(
+                (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b),
+                min(len(found), len(expected)),
+            )
+            raise ExportError(
+                f"{folder}: {text!r} is split differently from token {first} on: {found[first : first + 8]} in "
+                f"transformers, {expected[first : first + 8]} in SentencePiece; expected a tokenizer trained with "
+                "byte fallback, identity normalisation, no dummy prefix and all blanks kept"
+            )
+        if (back := tokenizer.decode(found, skip_special_tokens=True)) != text:
+            raise ExportError(f"{folder}: {text!r} comes back from its tokens as {back!r}")
