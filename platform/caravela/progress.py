@@ -64,12 +64,16 @@ class Poster:
 class StageProgress:
     """Context in which a stage runs; a thread prints where it stands."""
 
-    def __init__(self, stage: str, total: int, done: int = 0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, stage: str, total: int, done: int = 0, stream: TextIO | None = None, on_ray: bool = True
+    ) -> None:
         self.stage = stage
         self.total = total
         self.resumed = done
         self.finished = done
         self.stream = stream or sys.stdout
+        self.on_ray = on_ray
+        """Whether there are workers elsewhere that post to a board."""
         self.board: Any = None
         self.figures: dict[str, dict[str, float]] = {}
         self.started = time.monotonic()
@@ -77,7 +81,8 @@ class StageProgress:
         self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
 
     def __enter__(self) -> "StageProgress":
-        self.board = Board.remote()
+        if self.on_ray:
+            self.board = Board.remote()
         self._thread.start()
         return self
 
@@ -89,8 +94,7 @@ class StageProgress:
         if kind is None:
             with contextlib.suppress(RayError):
                 self._poll()
-        if self.stream.isatty():
-            self.stream.write("\r\033[K")
+            self._print(f"{self.line()} · done")
         if self.board is not None:
             ray.kill(self.board)
 
@@ -113,10 +117,14 @@ class StageProgress:
             parts.append(f"{clock(elapsed / fresh * (self.total - self.finished))} left")
         return " · ".join(parts)
 
-    def _poll(self) -> None:
+    def _poll(self) -> bool:
+        """Reads the board and prints what workers said; whether there was anything."""
+        if self.board is None:
+            return False
         self.figures, lines = ray.get(self.board.read.remote(), timeout=5)
         for line in lines:
             self._print(f"{self.stage:<12} {line}")
+        return bool(lines)
 
     def _print(self, line: str) -> None:
         start = "\r\033[K" if self.stream.isatty() else ""
@@ -126,12 +134,13 @@ class StageProgress:
     def _tick(self) -> None:
         terminal = self.stream.isatty()
         while not self._stop.wait(TERMINAL_INTERVAL_S if terminal else LOG_INTERVAL_S):
+            said = False
             with contextlib.suppress(RayError):
-                self._poll()
+                said = self._poll()
             if terminal:
                 self.stream.write("\r\033[K" + self.line())
                 self.stream.flush()
-            else:
+            elif not said:
                 self._print(self.line())
 
 

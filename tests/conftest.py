@@ -1,0 +1,80 @@
+"""Fixtures for tests of all packages: an S3 server of our own on loopback, and a bucket in it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+START_TIMEOUT_S = 60
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Address of a real S3 server (moto's, in its own process); the standard AWS variables name it to everyone."""
+    port = free_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    names_it = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+            patch.delenv(name, raising=False)
+        for name, value in names_it.items():
+            patch.setenv(name, value)
+        try:
+            _wait_for(server)
+            yield endpoint
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+
+
+def _wait_for(server: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            boto3.client("s3").list_buckets()
+            return
+        except (BotoCoreError, ClientError):
+            if time.monotonic() > deadline or server.poll() is not None:
+                raise
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str, request: pytest.FixtureRequest) -> str:
+    """URI of a new, empty bucket."""
+    name = f"test-{abs(hash(request.node.nodeid)):x}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
+def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An empty root, on local disk and in S3: what holds for one must hold for the other."""
+    if request.param == "s3":
+        bucket: str = request.getfixturevalue("s3_bucket")
+        return f"{bucket}/root"
+    return os.fspath(tmp_path_factory.mktemp("root"))
