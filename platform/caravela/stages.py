@@ -10,6 +10,7 @@ index alone. Price: the grain of parallel work and of what is lost with a killed
 """
 
 import datetime
+import functools
 import importlib.metadata
 import json
 import logging
@@ -88,6 +89,8 @@ class Stage:
     """Given all records and the directory: the manifest's ``summary``. May refuse with UserError."""
     execute: "Callable[[Stage, Sequence[Shard], StageProgress], Iterable[ShardRecord]] | None" = None
     """How shards are run, where not as a map over Ray Data."""
+    in_driver: bool = False
+    """Whether the driver itself does the work, without Ray: for what is small and waits for all else."""
 
     @property
     def fingerprint(self) -> str:
@@ -127,9 +130,11 @@ def run(stage: Stage, cluster_config: cluster.ClusterConfig) -> Manifest:
     records = manifest.read_records(stage.uri)
     todo = [shard for shard in shards if shard.index not in records]
     if todo:
-        cluster.connect(cluster_config)
-        with StageProgress(stage.name, total=len(shards), done=len(records)) as progress:
-            for record in (stage.execute or map_shards)(stage, todo, progress):
+        if not stage.in_driver:
+            cluster.connect(cluster_config)
+        execute = stage.execute or (run_in_driver if stage.in_driver else map_shards)
+        with StageProgress(stage.name, total=len(shards), done=len(records), on_ray=not stage.in_driver) as progress:
+            for record in execute(stage, todo, progress):
                 records[record.index] = record
                 progress.advance()
     ordered = [records[shard.index] for shard in shards]
@@ -166,28 +171,23 @@ def map_shards(stage: Stage, shards: Sequence[Shard], progress: StageProgress) -
     task = _named(_ShardActor if stage.actors else _shard_task, stage.name)
     arguments = {"make_worker": stage.make_worker, "directory": stage.uri, "board": progress.board}
     if stage.actors:
-        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(len(rows), cluster.available_cpus())))
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=cluster.most_workers(len(rows), stage.num_cpus))
         how: dict[str, Any] = {"fn_constructor_kwargs": arguments, "compute": pool}
     else:
         how = {"fn_kwargs": arguments}
     results = dataset.map(task, num_cpus=stage.num_cpus, memory=stage.memory_bytes, **how)
-    try:
-        for row in results.iter_rows():
-            yield _parse_record(row["record"])
-    except Exception as error:  # Ray wraps what a worker raised; a mistake of the user comes out as itself
-        if (mistake := user_error_in(error)) is not None:
-            raise mistake from None
-        raise
+    for row in results.iter_rows():
+        if row["mistake"]:
+            raise UserError(row["mistake"])
+        yield _parse_record(row["record"])
 
 
-def user_error_in(error: BaseException) -> UserError | None:
-    """The UserError at the bottom of Ray's wrapping, if that is what went wrong in a worker."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, UserError):
-            return UserError(str(getattr(seen, "cause", None) or seen))
-        seen = getattr(seen, "cause", None) or seen.__cause__ or seen.__context__
-    return None
+def run_in_driver(stage: Stage, shards: Sequence[Shard], progress: StageProgress) -> Iterable[ShardRecord]:
+    """Runs shards here, one after the other."""
+    worker = stage.make_worker()
+    for shard in shards:
+        row = {"index": shard.index, "name": shard.name, "spec": json.dumps(shard.spec)}
+        yield _parse_record(run_shard(row, worker, stage.uri)["record"])
 
 
 def _named(function: Any, stage: str) -> Any:
@@ -204,19 +204,25 @@ def _named(function: Any, stage: str) -> Any:
 
 
 class _ShardActor:
+    """Makes its worker when the first shard comes: what goes wrong in an actor's constructor is lost to the driver."""
+
     def __init__(self, make_worker: Callable[[], Worker], directory: str, board: Any) -> None:
-        self.worker = make_worker()
+        self.make_worker = functools.cache(make_worker)
         self.directory = directory
         self.board = board
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return run_shard(row, self.worker, self.directory, self.board)
+        return _shard_task(row, make_worker=self.make_worker, directory=self.directory, board=self.board)
 
 
 def _shard_task(
     row: dict[str, Any], *, make_worker: Callable[[], Worker], directory: str, board: Any
 ) -> dict[str, Any]:
-    return run_shard(row, make_worker(), directory, board)
+    """The record, or the user's mistake, as a row: of an exception Ray hands on the text of its traceback alone."""
+    try:
+        return {**run_shard(row, make_worker(), directory, board), "mistake": ""}
+    except UserError as error:
+        return {"record": "", "mistake": str(error)}
 
 
 def run_shard(row: Mapping[str, Any], worker: Worker, directory: str, board: Any = None) -> dict[str, Any]:
@@ -263,6 +269,7 @@ class ShardOutput:
         self._main = self._main or name
         folder = "" if name == self._main else f"{name}/"
         relative = f"{folder}part-{self.index if part is None else part:05d}.parquet"
+        assert relative not in self._tables, f"{relative}: named twice"
         local = os.path.join(self.folder, f"{len(self._tables)}.parquet")
         self._tables[relative] = TableWriter(name, schema, local)
         return self._tables[relative]
@@ -299,12 +306,15 @@ class TableWriter:
         self.schema = schema
         self.path = path
         self.rows = 0
+        self._columns = frozenset(schema.names)
         self._waiting: list[Mapping[str, Any]] = []
         self._waiting_bytes = 0
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Adds a row; keys that the schema lacks are an error, absent ones are null."""
+        # pyarrow would drop such a key without a word.
+        assert self._columns.issuperset(row), f"{self.table}: no column for {sorted(set(row) - self._columns)}"
         self._waiting.append(row)
         self._waiting_bytes += sum(len(v) if isinstance(v, str | bytes) else 8 for v in row.values())
         self.rows += 1

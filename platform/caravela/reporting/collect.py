@@ -1,0 +1,215 @@
+"""Manifests and tables of a run to one plain dict, which is report.json: every figure that the page shows.
+
+In: the finished stages by name. Any of them may be absent: its part of the dict is then None. Nothing depends on the
+clock or the machine, so that the same stages give the same report.
+"""
+
+import datetime
+import itertools
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from caravela import config as settings
+from caravela import storage
+from caravela.manifest import Manifest
+from caravela.model.config import ModelConfig, num_parameters
+from caravela.reporting import examples, scores
+
+METRICS_FILE = "metrics.jsonl"
+CURVES = ("loss", "validation_loss", "learning_rate", "tokens_per_second", "grad_norm")
+CURVE_POINTS = 300
+CLUSTER_BINS = (2, 3, 4, 5, 6, 11, 21, 51, 101, 1001)
+"""Where the bins of the cluster-size chart begin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What bounds the report's size and the time it takes."""
+
+    examples: int
+    excerpt_characters: int
+    parts: int
+
+
+def collect(root: str, stages: Mapping[str, Manifest], missing: Sequence[str], limits: Limits) -> dict[str, Any]:
+    """All that the report says. ``missing`` names stages that belong to the run and are not finished."""
+    crawl, curate, dedup = stages.get("crawl"), stages.get("curate"), stages.get("dedup")
+    removed = examples.removed_by_reason(curate, dedup, limits.examples, limits.excerpt_characters, limits.parts)
+    figures: dict[str, Any] = {
+        "root": root,
+        "finished": max(map(_end, stages.values()), default=""),
+        "versions": {name: version for stage in stages.values() for name, version in stage.versions.items()},
+        "missing": list(missing),
+        "road": [_stage(stage) for stage in stages.values()],
+        "funnel": funnel(curate, dedup),
+        "removed": removed,
+        "duplicates": _duplicates(stages.get("signatures"), dedup, limits),
+        "scores": scores.score(crawl, curate, stages.get("signatures"), dedup),
+        "tokenizer": _tokenizer(stages.get("tokenizer")),
+        "packing": _summary(stages.get("pack")),
+        "model": _model(stages.get("pretrain")),
+        "training": _training(stages.get("pretrain")),
+        "evaluation": _summary(stages.get("evaluate")),
+        "config": {name: settings.to_toml(stage.config) for name, stage in stages.items()},
+    }
+    return {**figures, "headline": _headline(figures, curate, dedup)}
+
+
+def _end(stage: Manifest) -> str:
+    """When a stage was finished, in UTC."""
+    if not stage.started:
+        return ""
+    end = datetime.datetime.fromisoformat(stage.started) + datetime.timedelta(seconds=stage.seconds)
+    return end.isoformat(timespec="minutes")
+
+
+def _stage(stage: Manifest) -> dict[str, Any]:
+    files = [file for shard in stage.shards for file in shard.files]
+    tables: dict[str, int] = {}
+    for file in files:
+        if file.table != "files":
+            tables[file.table] = tables.get(file.table, 0) + file.rows
+    return {
+        "stage": stage.stage,
+        "fingerprint": stage.fingerprint,
+        "uri": stage.uri,
+        "shards": len(stage.shards),
+        "rows": tables,
+        "files": len(files),
+        "bytes": sum(file.bytes for file in files),
+        "seconds": stage.seconds,
+        "worker_seconds": round(sum(shard.seconds for shard in stage.shards), 3),
+        "peak_memory_bytes": max((shard.peak_memory_bytes for shard in stage.shards), default=0),
+    }
+
+
+def funnel(curate: Manifest | None, dedup: Manifest | None) -> list[dict[str, Any]]:
+    """Documents and bytes after every step. Text is counted from extraction on; before it there are only raw bytes."""
+    steps: list[dict[str, Any]] = []
+    if curate is not None:
+        for step in curate.summary["funnel"]:
+            size = None if step["step"] == "read" else step["bytes"]
+            steps.append({"step": step["step"], "documents": step["documents"], "bytes": size})
+    if dedup is not None:
+        kept = dedup.counters
+        steps.append({"step": "deduplicate", "documents": kept["documents_kept"], "bytes": kept["bytes_kept"]})
+    return steps
+
+
+def _duplicates(signatures: Manifest | None, dedup: Manifest | None, limits: Limits) -> dict[str, Any] | None:
+    if dedup is None:
+        return None
+    sizes = {int(size): clusters for size, clusters in dedup.summary["cluster_sizes"].items()}
+    reasons = {reason: documents for _, reason, documents in examples.removal_counts(dedup)}
+    shape = signatures.config if signatures and signatures.config.get("minhash") else {}
+    return {
+        "documents_in": dedup.counters["documents_in"],
+        "exact": reasons.get("exact_duplicate", 0),
+        "near": reasons.get("near_duplicate", 0),
+        "clusters": sum(sizes.values()),
+        "largest": max(sizes, default=0),
+        "cluster_sizes": list(_binned(sizes)),
+        "bands": shape.get("bands"),
+        "rows_per_band": shape.get("rows_per_band"),
+        "join_probability": dedup.summary.get("join_probability", {}),
+        "example": examples.example_of_near_duplicates(dedup, limits.parts),
+    }
+
+
+def _binned(sizes: Mapping[int, int]) -> Iterator[dict[str, int]]:
+    """Clusters and documents per range of sizes, up to the last range that has any."""
+    largest = max(sizes, default=0)
+    for low, after in zip(CLUSTER_BINS, [*CLUSTER_BINS[1:], largest + 1], strict=True):
+        if low > largest:
+            return
+        inside = {size: clusters for size, clusters in sizes.items() if low <= size < max(after, low + 1)}
+        documents = sum(size * clusters for size, clusters in inside.items())
+        yield {"from": low, "to": after - 1, "clusters": sum(inside.values()), "documents": documents}
+
+
+def _summary(stage: Manifest | None) -> dict[str, Any] | None:
+    return dict(stage.summary) if stage else None
+
+
+def _tokenizer(stage: Manifest | None) -> dict[str, Any] | None:
+    if stage is None:
+        return None
+    names = ("words", "bytes", "tokens", "byte_tokens", "pieces", "pieces_used")
+    counts = {name: stage.counters[name] for name in names if name in stage.counters}
+    return {"algorithm": stage.config.get("algorithm"), **stage.summary, **counts}
+
+
+def _model(pretrain: Manifest | None) -> dict[str, Any] | None:
+    """The shape, and the number of parameters that follows from it."""
+    shape = pretrain.config.get("model") if pretrain else None
+    if not shape:
+        return None
+    model = settings.build(ModelConfig, shape, "the model of the pretrain stage")
+    return {"parameters": num_parameters(model), **settings.to_dict(model)}
+
+
+def _training(pretrain: Manifest | None) -> dict[str, Any] | None:
+    uri = next((u for u in pretrain.uris("files") if storage.name_of(u) == METRICS_FILE), None) if pretrain else None
+    if pretrain is None or uri is None:
+        return None
+    rows = sorted(_json_lines(uri), key=lambda row: int(row["step"]))
+    curves = {name: [(row["step"], row[name]) for row in rows if row.get(name) is not None] for name in CURVES}
+    speeds = [speed for _, speed in curves["tokens_per_second"]]
+    return {
+        **pretrain.summary,
+        "steps": len(rows),
+        "last_step": rows[-1]["step"] if rows else 0,
+        "first_loss": curves["loss"][0][1] if curves["loss"] else None,
+        "final_loss": curves["loss"][-1][1] if curves["loss"] else None,
+        "final_validation_loss": curves["validation_loss"][-1][1] if curves["validation_loss"] else None,
+        "median_tokens_per_second": round(statistics.median(speeds), 1) if speeds else None,
+        "data_wait_share": _share_of_time(rows, "seconds_data"),
+        "checkpoint_share": _share_of_time(rows, "seconds_checkpoint"),
+        "curves": {name: thinned(points, CURVE_POINTS) for name, points in curves.items()},
+    }
+
+
+def _share_of_time(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    timed = [row for row in rows if name in row and "seconds" in row]
+    total = sum(row["seconds"] for row in timed)
+    return round(sum(row[name] for row in timed) / total, 6) if total else None
+
+
+def _json_lines(uri: str) -> Iterator[dict[str, Any]]:
+    with storage.open_read(uri) as stream:
+        for line in stream:
+            if line.strip():
+                yield json.loads(line)
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """At most ``most`` points: means over runs of neighbours, the last point as it is."""
+    if len(points) <= most:
+        return list(points)
+    borders = [i * len(points) // (most - 1) for i in range(most)]
+    runs = [points[start:end] for start, end in itertools.pairwise(borders)]
+    means = [(statistics.fmean(x for x, _ in run), statistics.fmean(y for _, y in run)) for run in runs]
+    return [*means, points[-1]]
+
+
+def _headline(figures: Mapping[str, Any], curate: Manifest | None, dedup: Manifest | None) -> dict[str, Any]:
+    """The few figures that come first."""
+    packing, training, evaluation = figures["packing"] or {}, figures["training"] or {}, figures["evaluation"] or {}
+    last = dedup or curate
+    tokens = [packing[name] for name in ("train_tokens", "validation_tokens") if name in packing]
+    return {
+        "documents_in": curate.counters["documents_in"] if curate else None,
+        "documents_kept": curate.counters["documents_kept"] if curate else None,
+        "documents_deduplicated": dedup.counters["documents_kept"] if dedup else None,
+        "bytes_of_text": last.counters["bytes_kept"] if last else None,
+        "tokens": sum(tokens) if tokens else None,
+        "parameters": figures["model"]["parameters"] if figures["model"] else None,
+        "final_loss": training.get("final_loss"),
+        "final_validation_loss": training.get("final_validation_loss"),
+        "bits_per_byte": evaluation.get("bits_per_byte"),
+        "perplexity": evaluation.get("perplexity"),
+        "seconds": round(sum(stage["seconds"] for stage in figures["road"]), 3),
+    }

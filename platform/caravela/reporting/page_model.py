@@ -1,0 +1,122 @@
+"""Sections of the page on the model: tokenizer, training, evaluation, generated text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from caravela.reporting import charts
+from caravela.reporting.markup import Html, count, element, number, percent, short_count
+from caravela.reporting.parts import Tile, plural, section, tiles
+
+CURVES = (
+    ("Tokens per second", "tokens_per_second"),
+    ("Learning rate", "learning_rate"),
+    ("Gradient norm, before clipping", "grad_norm"),
+)
+ALGORITHMS = {"bpe": "byte-pair encoding", "unigram": "unigram model"}
+
+
+def tokenizer_section(figures: Mapping[str, Any]) -> Html | None:
+    """How the vocabulary fits the text, and how much of it was packed."""
+    found, packed = figures["tokenizer"], figures["packing"]
+    if not found:
+        return None
+    pieces, algorithm = found["vocabulary_size"], ALGORITHMS.get(found["algorithm"], "SentencePiece")
+    lead = (
+        f"A vocabulary of {count(pieces)} pieces ({algorithm}), learnt from the run's own documents and measured on "
+        "the text it was learnt from."
+    )
+    items = [
+        Tile("Tokens per word", number(found["tokens_per_word"]), "fertility; 1 would be a piece for every word"),
+        Tile("Bytes per token", number(found["bytes_per_token"]), "more is shorter sequences"),
+        Tile("Byte fallback", percent(found["byte_fallback_share"]), "of tokens are bytes of rare characters"),
+        Tile("Unused pieces", percent(found["unused_pieces_share"]), f"of {count(pieces)} do not occur in that text"),
+    ]
+    if packed:
+        rows = f"{plural(packed['train_rows'], 'row')} of {count(packed['context'])} and a token"
+        items += [
+            Tile("Tokens to train on", short_count(packed["train_tokens"]), rows),
+            Tile("Tokens held out", short_count(packed["validation_tokens"]), plural(packed["validation_rows"], "row")),
+        ]
+    return section("tokenizer", "Tokenizer", lead, tiles(items))
+
+
+def training_section(figures: Mapping[str, Any]) -> Html | None:
+    """The curves."""
+    training, model = figures["training"], figures["model"]
+    if not training:
+        return None
+    curves: Mapping[str, Sequence[tuple[float, float]]] = training["curves"]
+    lead = f"{plural(training['steps'], 'step')}"
+    if model:
+        lead = (
+            f"A decoder of {short_count(model['parameters'])} parameters ({model['num_layers']} layers, width "
+            f"{model['hidden_size']:,}, {model['num_heads']} heads) in {lead}"
+        )
+    if training["final_loss"] is not None:
+        lead += (
+            f": the loss went from {number(training['first_loss'])} to {number(training['final_loss'])} nats per token"
+        )
+    if training["median_tokens_per_second"]:
+        lead += f", at {count(round(training['median_tokens_per_second']))} tokens/s (median)"
+    steps = (0, training["last_step"])
+    loss = [
+        charts.Series(_last("training", curves["loss"]), curves["loss"]),
+        charts.Series(_last("validation", curves["validation_loss"]), curves["validation_loss"], "dotted"),
+    ]
+    drawn = [
+        charts.line_chart("Loss, nats per token", loss, "step", x_range=steps),
+        *(
+            charts.line_chart(title, [charts.Series(name, curves[name])], "step", from_zero=True, x_range=steps)
+            for title, name in CURVES
+        ),
+    ]
+    shares = [
+        f"{percent(training[name])} {what}"
+        for name, what in (
+            ("data_wait_share", "went into waiting for rows"),
+            ("checkpoint_share", "into taking checkpoints"),
+        )
+        if training[name] is not None
+    ]
+    note = element("p", f"Of the steps' time, {' and '.join(shares)}.", class_="note") if shares else None
+    return section("training", "Training", f"{lead}.", charts.stacked(drawn), note)
+
+
+def _last(name: str, points: Sequence[tuple[float, float]]) -> str:
+    return f"{name} {number(points[-1][1])}" if points else name
+
+
+def evaluation_section(figures: Mapping[str, Any]) -> Html | None:
+    """Held-out text: how well it is predicted."""
+    found = figures["evaluation"]
+    if not found:
+        return None
+    lead = (
+        f"On {count(found['tokens'])} tokens of documents that the model has not seen ({plural(found['rows'], 'row')}, "
+        f"{count(found['bytes'])} bytes of text)."
+    )
+    items = [
+        Tile("Loss", number(found["loss"], 3), "nats per token"),
+        Tile("Perplexity", number(found["perplexity"], 1), "as if choosing among so many tokens"),
+        Tile("Bits per byte", number(found["bits_per_byte"], 3), "comparable across tokenizers; 8 is knowing nothing"),
+    ]
+    return section("evaluation", "Evaluation", lead, tiles(items))
+
+
+def samples_section(figures: Mapping[str, Any]) -> Html | None:
+    """What the model writes."""
+    samples = (figures["evaluation"] or {}).get("samples")
+    if not samples:
+        return None
+    prompts = [sample["prompt"] for sample in samples]  # continuations of one prompt stand side by side
+    shown = [
+        element(
+            "div",
+            element("blockquote", element("span", sample["prompt"], class_="prompt"), sample["text"], lang="pt"),
+            element("span", sample["decoding"], class_="tag") if sample.get("decoding") else None,
+            class_="sample",
+        )
+        for sample in sorted(samples, key=lambda sample: prompts.index(sample["prompt"]))
+    ]
+    lead = "The model goes on from the words in colour. Texts of a small model are shown as they came, first try."
+    return section("samples", "Generated text", lead, element("div", *shown, class_="samples"))

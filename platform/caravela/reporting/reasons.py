@@ -1,0 +1,51 @@
+"""What the reasons for removing a document mean, in a few words: of every filter that there is."""
+
+REASONS = {
+    "corrupt": "bytes of the file that cannot be decompressed",
+    "truncated": "the file ends inside the record",
+    "bad_header": "the record does not begin as one should",
+    "bad_http_header": "the server's answer does not begin as one should",
+    "bad_content_encoding": "the body cannot be decompressed",
+    "broken_file": "the file cannot be read to its end",
+    "empty_file": "a file without records",
+    "empty_body": "the server sent nothing",
+    "http_status": "the server answered with an error or a redirection",
+    "not_html": "not a web page: an image, a PDF, data",
+    "revisit": "unchanged since an earlier crawl",
+    "bad_json": "a line that is not a JSON object",
+    "no_text_field": "a row without text",
+    "no_text": "no main text on the page",
+    "too_large": "larger than any prose",
+    "unparseable": "HTML that no parser takes",
+    "other_language": "another language than those wanted",
+    "unsure": "a wanted language, but not with enough certainty",
+    "exact_duplicate": "equal to a kept document but for case and white space",
+    "near_duplicate": "nearly equal to a kept document",
+    "unread": "in none of the tables",
+    "empty": "no text",
+    "dup_para_frac": "too many paragraphs repeat an earlier one",
+    "dup_para_char_frac": "repeated paragraphs make up too much of the text",
+    "dup_line_frac": "too many lines repeat an earlier one",
+    "dup_line_char_frac": "repeated lines make up too much of the text",
+    "line_punct_ratio": "too few lines end like a sentence",
+    "short_line_ratio": "too many short lines",
+    "char_dup_ratio": "too many characters in repeated lines",
+    "list_ratio": "more like a list than like prose",
+    "gopher_short_doc": "too few words",
+    "gopher_long_doc": "too many words",
+    "gopher_below_avg_threshold": "words too short on average",
+    "gopher_above_avg_threshold": "words too long on average",
+    "gopher_too_many_hashes": "too many number signs",
+    "gopher_too_many_ellipsis": "too many ellipses",
+    "gopher_too_many_bullets": "too many lines begin with a bullet",
+    "gopher_too_many_end_ellipsis": "too many lines end in an ellipsis",
+    "gopher_below_alpha_threshold": "too few words with letters in them",
+    "gopher_enough_stop_words": "hardly any of the small words that prose is full of",
+    **{f"top_{n}_gram": f"one phrase of {n} words is repeated too often" for n in (2, 3, 4)},
+    **{f"duplicated_{n}_n_grams": f"too much of the text is in repeated phrases of {n} words" for n in range(5, 11)},
+}
+
+
+def explanation(reason: str) -> str:
+    """What a reason means, in a few words; nothing for one that is not known here."""
+    return REASONS.get(reason.rpartition(".")[2], "")
