@@ -1,124 +1,170 @@
-"""Which language a text is in, by fastText; and whether it is one that is wanted.
+"""Language identification with fastText: lid.176 by default, or any fastText model, GlotLID among them.
 
-In: a text. Out: the most likely languages with their scores, best first; a decision with its reason.
+In: a text. Out: ``LanguageIdentifier.identify`` gives the likeliest labels with their scores, best first; ``decide``
+says whether the text is in one of the languages that the config keeps.
 
-The model file is pinned by its SHA-256 and lies in a cache that ``jobs/fetch_models.py`` fills. On a cluster
-``model_uri`` names a copy in storage, which each node fetches once. fastText's own predict runs at 5 MB/s on one core.
+lid.176.ftz (176 languages, CC BY-SA 3.0) is pinned by its SHA-256 and lies in a cache folder, ``CARAVELA_CACHE`` or
+``~/.cache/caravela``, where ``python jobs/fetch_models.py`` puts it. Workers on other nodes can fetch a model of any
+name themselves: ``model_uri`` may be an s3:// URI.
+
+What it costs: about 5 MB/s per core, 20 MB of memory. What it gets wrong: see ``LanguageConfig.threshold``.
 """
 
 import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from fasttext.FastText import _FastText
+import fasttext
 
 from caravela import storage
-from caravela.config import ConfigError
+from caravela.config import fingerprint
 from caravela.errors import UserError
 
-LID_176 = "lid.176.ftz"
-MODELS = {LID_176: "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"}
-"""File name → SHA-256."""
+FETCH_COMMAND = "python jobs/fetch_models.py"
+UNDETERMINED = ("und", 0.0)
 LABEL_PREFIX = "__label__"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A published model: its file, where its publisher has it, and what the file must be."""
+
+    file_name: str
+    url: str
+    sha256: str
+
+
+MODELS = {
+    "lid.176": ModelFile(
+        "lid.176.ftz",
+        "https://dl.fbaipublicfiles.com/fasttext/supervised-models/lid.176.ftz",
+        "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83",
+    )
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageConfig:
-    """Which languages are kept, and how sure the model must be."""
+    """Which model names the language, and which languages stay."""
 
-    languages: tuple[str, ...] = ("pt",)
-    """Labels of the model that are kept: ISO 639-1 for lid.176."""
-    threshold: float = 0.65
-    """Least score of the best label. On labelled text lid.176.ftz at 0.65 keeps 99.8 % of Portuguese documents and
-    99.0 % of paragraphs, and takes 0.5 % of Galician paragraphs for Portuguese; 0.8 loses 2.3 % of paragraphs."""
-    runners_up: int = 3
-    """How many labels are stored with each document."""
+    model: str = "lid.176"
+    """A model that ``fetch_models.py`` knows; ``model_uri`` goes before it."""
     model_uri: str = ""
-    """A fastText model, local or s3://; lid.176.ftz from the cache by default."""
-    model_sha256: str = MODELS[LID_176]
-    """What the model file must hash to; part of a run's identity. Empty: not checked (only with ``model_uri``)."""
+    """Another fastText model, local or s3://; with GlotLID set languages to ["por_Latn"] and threshold to 0.799."""
+    model_sha256: str = ""
+    """What the file behind ``model_uri`` must be; empty: not checked."""
+    languages: tuple[str, ...] = ("pt",)
+    """Labels to keep, as the model spells them."""
+    threshold: float = 0.65
+    """The least score of the best label. For lid.176 and texts of 50 words or more, 0.65 keeps 99.9 % of Portuguese and
+    takes 1 of 3,998 others for it (0.5: 5, all Galician); 0.799, FineWeb-2's for GlotLID, loses 0.6 % (3 % of manuals).
+    Single sentences are harder: 0.65 loses 7 % of Portuguese and takes 5 % of Galician."""
+    candidates: int = 3
+    """How many labels are kept with the document, the best one included."""
 
     def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise ValueError(f"model = {self.model!r}: expected one of {', '.join(MODELS)}; or set model_uri")
         if not self.languages:
-            raise ConfigError("languages = []: expected at least one label of the model")
+            raise ValueError("languages = []: expected at least one label")
         if not 0 <= self.threshold <= 1:
-            raise ConfigError(f"threshold = {self.threshold}: expected between 0 and 1")
-        if self.runners_up < 1:
-            raise ConfigError(f"runners_up = {self.runners_up}: expected 1 or more")
-        if not self.model_uri and self.model_sha256 not in MODELS.values():
-            raise ConfigError(f"model_sha256 = {self.model_sha256!r}: expected a model_uri with it")
+            raise ValueError(f"threshold = {self.threshold}: expected between 0 and 1")
+        if self.candidates < 1:
+            raise ValueError(f"candidates = {self.candidates}: expected 1 or more")
 
 
 class LanguageIdentifier:
-    """Holds a model; 2 MB for lid.176.ftz, a gigabyte for one that is not quantised."""
+    """Holds one model; make one per process."""
 
-    def __init__(self, path: str, runners_up: int = 3) -> None:
-        # load_model() of the package does the same and prints a line to stderr each time.
-        self._model = _FastText(model_path=path)
-        self._runners_up = runners_up
+    def __init__(self, path: str, candidates: int = 3) -> None:
+        self._candidates = candidates
+        try:
+            self._model = fasttext.load_model(path)
+        except ValueError as error:
+            raise UserError(f"{path}: not a fastText model: {error}") from error
 
     @classmethod
-    def from_config(cls, config: LanguageConfig) -> "LanguageIdentifier":
-        return cls(local_model(config), config.runners_up)
+    def from_config(cls, config: LanguageConfig) -> Self:
+        """With the model that the config names, fetched to this node if it lies in S3."""
+        path = fetched_model(config.model_uri, config.model_sha256) if config.model_uri else model_path(config.model)
+        return cls(path, config.candidates)
 
     def identify(self, text: str) -> list[tuple[str, float]]:
-        """Labels and scores (0 to 1), best first. White space between words is all one to fastText."""
-        line = " ".join(text.split()) + "\n"
-        found = self._model.f.predict(line, self._runners_up, 0.0, "strict")
-        return [(label.removeprefix(LABEL_PREFIX), min(1.0, score)) for score, label in found]
+        """The likeliest labels, best first, with scores from 0 to 1; ``[("und", 0.0)]`` where there is no word."""
+        if not text or text.isspace():
+            return [UNDETERMINED]
+        labels, scores = self._model.predict(text.replace("\n", " "), k=self._candidates)
+        # fastText adds 1e-5 to every probability on its path, so that sure ones come out above 1.
+        ranking = [
+            (label.removeprefix(LABEL_PREFIX), min(float(score), 1.0))
+            for label, score in zip(labels, scores, strict=True)
+        ]
+        return ranking or [UNDETERMINED]
 
 
 def decide(ranking: Sequence[tuple[str, float]], config: LanguageConfig) -> tuple[str, str] | None:
-    """``("other_language", "es 0.97")``, ``("unsure", "pt 0.42")``, or None for a text that stays."""
-    best, score = ranking[0] if ranking else ("none", 0.0)
-    if best not in config.languages:
-        return "other_language", f"{best} {score:.2f}"
+    """Why a text with this ranking goes, as (reason, detail); None for a text to keep."""
+    label, score = ranking[0]
+    if label not in config.languages:
+        return "other_language", f"{label} {score:.3f}"
     if score < config.threshold:
-        return "unsure", f"{best} {score:.2f}"
+        return "unsure", f"{label} {score:.3f} is below {config.threshold:g}"
     return None
 
 
 def cache_folder() -> str:
-    """Where model files lie: ``$CARAVELA_CACHE``, else ``~/.cache/caravela``."""
-    return os.path.expanduser(os.environ.get("CARAVELA_CACHE") or "~/.cache/caravela")
+    """Where models lie on this machine."""
+    return os.environ.get("CARAVELA_CACHE") or os.path.expanduser("~/.cache/caravela")
 
 
-def local_model(config: LanguageConfig) -> str:
-    """The local path of the configured model, fetched from storage if need be.
+def model_path(name: str) -> str:
+    """The local file of a published model.
 
     Raises:
-        UserError: it is not there, or not the file that was meant.
+        UserError: it was not fetched, or is not the file that was pinned; says which command mends it.
     """
-    if not config.model_uri:
-        path = os.path.join(cache_folder(), LID_176)
-        if not os.path.exists(path):
-            raise UserError(f"{path}: no language model; fetch it with: python jobs/fetch_models.py")
-    elif storage.is_remote(config.model_uri):
-        path = _fetched(config.model_uri, config.model_sha256)
-    else:
-        path = config.model_uri
-        if not os.path.exists(path):
-            raise UserError(f"{path}: no such model (curate.language.model_uri)")
-    if config.model_sha256:
-        check_model(path, config.model_sha256)
+    model = MODELS[name]
+    path = os.path.join(cache_folder(), model.file_name)
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: the language model {name} is not there; fetch it with: {FETCH_COMMAND}")
+    check_sha256(path, model.sha256, f"fetch it again with: {FETCH_COMMAND}")
     return path
 
 
-def check_model(path: str, sha256: str) -> None:
-    """Refuses a file whose SHA-256 is another."""
-    found = storage.sha256_of(path)
-    if found != sha256:
-        raise UserError(f"{path}: SHA-256 is {found}, expected {sha256}; remove it and run python jobs/fetch_models.py")
+def fetched_model(uri: str, sha256: str) -> str:
+    """The local file of a model of one's own; a copy in the cache if it lies in S3, made once per version and node.
 
-
-def _fetched(uri: str, sha256: str) -> str:
-    """A copy in the cache under a name that another model never has."""
-    path = os.path.join(cache_folder(), f"{sha256[:16] or 'unchecked'}-{storage.name_of(uri)}")
-    if not os.path.exists(path) or not sha256:
-        os.makedirs(cache_folder(), exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
-            temporary = os.path.join(folder, "model")
-            storage.fetch(uri, temporary)
-            os.replace(temporary, path)
+    Raises:
+        UserError: no such file, or not the one that ``sha256`` names.
+    """
+    way_out = "correct language.model_uri or language.model_sha256"
+    try:
+        version = storage.stat(uri)
+    except FileNotFoundError:
+        raise UserError(f"{uri}: no such language model; {way_out}") from None
+    if not storage.is_remote(uri):
+        path = os.path.abspath(os.path.expanduser(uri))
+        check_sha256(path, sha256, way_out)
+        return path
+    cache = cache_folder()
+    path = os.path.join(cache, f"{fingerprint([uri, version, sha256])}-{storage.name_of(uri)}")
+    if not os.path.isfile(path):
+        os.makedirs(cache, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            part = os.path.join(folder, "model")
+            storage.fetch(uri, part)
+            check_sha256(part, sha256, way_out, shown=uri)
+            os.replace(part, path)
     return path
+
+
+def check_sha256(path: str, expected: str, way_out: str, shown: str = "") -> None:
+    """Compares a file with its pin; an empty pin fits every file.
+
+    Raises:
+        UserError: names the file (as ``shown``, if given), both sums and the way out.
+    """
+    if expected and (found := storage.sha256_of(path)) != expected:
+        raise UserError(f"{shown or path}: SHA-256 is {found}, expected {expected}; {way_out}")

@@ -274,7 +274,7 @@ class ClusterWorker:
     def _sort_key(self, name: str, members: pa.Table) -> npt.NDArray[Any]:
         """A column that sorts better documents first."""
         if name == "length":
-            return -members["length"].to_numpy().astype(np.int64)
+            return np.negative(np.asarray(members["length"], np.int64))
         if name == "date":  # an unknown date is later than any other
             return np.array([date or "\U0010ffff" for date in members["date"].to_pylist()], np.str_)
         ranks = {source: i for i, source in enumerate(self.config.source_rank)}

@@ -1,3 +1,5 @@
+"""Quality decisions and their reasons equal datatrove's own; signals are defined for every text."""
+
 import dataclasses
 import random
 

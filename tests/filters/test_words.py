@@ -1,3 +1,5 @@
+"""Words equal datatrove's on every text, and the memo behind them stays small and out of sight."""
+
 import pytest
 from datatrove.utils.text import split_into_words
 
@@ -44,6 +46,18 @@ def test_words_with_a_memo_too_small_stay_equal_and_bounded(splitter: WordSplitt
     largest = max(len(set(text.split())) for text in texts)
     assert len(forgetful._recent) + len(forgetful._older) < 20_000 / 250 + 2 * largest
     assert forgetful._joined.keys() <= forgetful._recent.keys() | forgetful._older.keys()
+
+
+@pytest.mark.timeout(60)
+def test_words_of_a_long_row_of_punctuation_come_in_bounded_time(splitter: WordSplitter) -> None:
+    """With spaCy's own searches this takes three minutes."""
+    assert splitter("!" * 40_000) == ["!"] * 40_000
+
+
+def test_words_chunk_beyond_the_limit_is_cut_and_its_neighbours_are_not(splitter: WordSplitter) -> None:
+    assert splitter(f"antes,\n{'a' * 120_000} depois") == [
+        *("antes", ",", "a" * 50_000, "a" * 50_000, "a" * 20_000, "depois"),
+    ]
 
 
 def test_words_is_alpha_is_a_word_each_time(splitter: WordSplitter) -> None:
