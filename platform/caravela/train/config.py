@@ -1,0 +1,110 @@
+"""Settings of pretraining. No torch here: the driver reads this.
+
+``RESULT_FREE`` names the settings that change where and how fast a model is trained and what is logged, but not the
+model beyond rounding; they stay out of the stage's fingerprint, so that a run goes on with other workers.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+RESULT_FREE = (
+    "micro_batch_rows",
+    "zero_stage",
+    "num_workers",
+    "num_cpus_per_worker",
+    "use_gpu",
+    "threads",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "log_every_steps",
+    "validate_every_steps",
+    "validation_rows",
+    "max_failures",
+    "trace",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the model is trained. A step is one update of the weights."""
+
+    steps: int
+    """Updates in all."""
+    batch_rows: int
+    """Packed rows per step, over all workers; fixed, whatever their number."""
+    micro_batch_rows: int = 8
+    """Most rows that a worker passes through the model at once; bounds memory."""
+    learning_rate: float
+    """Peak of the schedule."""
+    min_learning_rate_ratio: float = 0.1
+    """Floor of the schedule, as a share of the peak."""
+    warmup_steps: int = 0
+    """Steps in which the rate climbs linearly to the peak."""
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    """What follows the warm-up; wsd is constant and then falls linearly over ``decay_share``."""
+    decay_share: float = 0.1
+    """Share of all steps in which wsd falls to the floor."""
+    weight_decay: float = 0.1
+    """Of matrices; norms and biases have none."""
+    beta1: float = 0.9
+    """AdamW's decay of the gradient's mean."""
+    beta2: float = 0.95
+    """AdamW's decay of the gradient's square."""
+    epsilon: float = 1e-8
+    """AdamW's guard of the division."""
+    clip: float = 1.0
+    """Largest norm of the whole gradient; 0 is no limit."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Of weights and activations; master weights, moments and summed gradients are float32 in any case."""
+    seed: int = 0
+    """Of the initial weights and of the order of rows."""
+    shuffle_row_groups: int = 8
+    """Row groups whose rows are shuffled together."""
+    zero_stage: Literal[1, 2] = 1
+    """What DeepSpeed splits over workers: 1 optimizer state, 2 gradients too."""
+    num_workers: int = 1
+    """Processes that train together."""
+    num_cpus_per_worker: int = 1
+    """Cores that each worker asks of Ray."""
+    use_gpu: bool = False
+    """Whether each worker has a GPU of its own."""
+    threads: int = 0
+    """Threads of PyTorch in a worker; 0 is one per core of the worker."""
+    checkpoint_every_steps: int = 100
+    """Cadence of checkpoints; there is one at the last step in any case."""
+    keep_checkpoints: int = 2
+    """Complete checkpoints that stay on storage."""
+    log_every_steps: int = 10
+    """Cadence of lines for people; every step is in metrics.jsonl."""
+    validate_every_steps: int = 100
+    """Cadence of the loss on held-out rows, also measured at the last step; 0 is never."""
+    validation_rows: int = 64
+    """Most held-out rows that are scored, spread evenly over the table."""
+    max_failures: int = 3
+    """Times that the workers are started again after one was lost; -1 is no limit."""
+    trace: bool = False
+    """Whether every worker stores the ids of the documents of every step; for tests."""
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "batch_rows": 1, "micro_batch_rows": 1, "shuffle_row_groups": 1, "num_workers": 1}
+        least |= {"num_cpus_per_worker": 1, "checkpoint_every_steps": 1, "keep_checkpoints": 1, "log_every_steps": 1}
+        least |= {"warmup_steps": 0, "validate_every_steps": 0, "validation_rows": 1, "threads": 0, "max_failures": -1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected {value} or more")
+        for name in ("learning_rate", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected a number above 0")
+        for name in ("weight_decay", "clip"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected from 0 to below 1")
+        for name in ("min_learning_rate_ratio", "decay_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected from 0 to 1")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps = {self.warmup_steps}: expected fewer than steps = {self.steps}")
+        if self.num_workers > self.batch_rows:
+            raise ValueError(f"num_workers = {self.num_workers}: expected at most batch_rows = {self.batch_rows}")

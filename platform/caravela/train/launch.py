@@ -1,0 +1,202 @@
+"""Stage ``pretrain``: starts the workers under Ray Train and sees them through.
+
+In: the pack stage's rows and the tokenizer they were made with. Out: ``model.safetensors`` and ``model.json``
+(model.weights), ``metrics.jsonl`` (train.loop).
+
+Ray Train starts the workers, sets up their process group and starts them again when one is lost; what they resume
+from is our own checkpoints' affair (train.checkpoint), so Ray Train is given a folder of no importance to keep its
+books in, and nothing is reported to it. The same holds for a driver that was killed: run again, it finds the newest
+complete checkpoint. The driver imports no torch before there is something to train.
+"""
+
+import dataclasses
+import functools
+import os
+import secrets
+import signal
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+from caravela import cluster, manifest, storage
+from caravela.config import build, to_dict
+from caravela.errors import UserError
+from caravela.manifest import Input, ShardRecord
+from caravela.model.config import ModelConfig
+from caravela.progress import Poster, StageProgress
+from caravela.stages import Shard, Stage, finished
+from caravela.train.config import RESULT_FREE, TrainConfig
+
+# Ray Train looks at its workers this often; with its default of 2 s every loss and every end costs a second more.
+HEALTH_CHECK_INTERVAL_S = "0.5"
+VERDICTS = "verdicts"
+
+
+def pretrain_stage(root: str, config: TrainConfig, model: ModelConfig, pack: Input, tokenizer: Input) -> Stage:
+    """The stage. What does not change the model (workers, cadences ...) is not in its fingerprint.
+
+    Args:
+        root: of the run.
+        config: settings of training.
+        model: with ``vocabulary_size`` and ``max_positions`` filled from the tokenizer and the rows.
+        pack: rows with the tables ``train`` and ``validation``.
+        tokenizer: that the rows were made with.
+    """
+    settings = {name: value for name, value in to_dict(config).items() if name not in RESULT_FREE}
+    return Stage(
+        name="pretrain",
+        version=1,
+        root=root if storage.is_remote(root) else os.path.abspath(root),  # workers have another working directory
+        config={"train": settings, "model": to_dict(model)},
+        inputs=(pack, tokenizer),
+        plan=functools.partial(_plan, model, pack),
+        make_worker=_no_map,
+        execute=functools.partial(_execute, config=config, model=model, pack=pack),
+        finish=lambda records, uri: dict(records[0].counters),
+    )
+
+
+def _plan(model: ModelConfig, pack: Input) -> Sequence[Shard]:
+    """One shard, the model; refuses rows that the model does not fit."""
+    found = finished(pack)
+    for field, key in (("vocabulary_size", "vocabulary_size"), ("max_positions", "context")):
+        if getattr(model, field) != found.summary[key]:
+            raise UserError(
+                f"model.{field} = {getattr(model, field)}: expected {found.summary[key]}, "
+                f"as the packed rows in {pack.uri} have it"
+            )
+    if found.rows("train") == 0:
+        raise UserError(f"{pack.uri}: holds no rows to train on")
+    return [Shard(index=0, name="model", spec={})]
+
+
+def _no_map() -> Any:
+    raise AssertionError("pretraining is not a map over shards")
+
+
+def _execute(
+    stage: Stage,
+    shards: Sequence[Shard],
+    progress: StageProgress,
+    *,
+    config: TrainConfig,
+    model: ModelConfig,
+    pack: Input,
+) -> Iterable[ShardRecord]:
+    """Trains in a group of workers; the record is written by rank 0 when the model is in place."""
+    check_resources(config, progress)
+    verdict_uri = storage.join(stage.uri, VERDICTS, f"{secrets.token_hex(4)}.txt")
+    task = {
+        "stage_uri": stage.uri,
+        "fingerprint": stage.fingerprint,
+        "train": to_dict(config),
+        "model": to_dict(model),
+        "pack": dataclasses.asdict(pack),
+        "verdict_uri": verdict_uri,
+        "board": progress.board,
+    }
+    try:
+        _fit(task, config)
+    finally:
+        mistake = _take(verdict_uri)
+        if mistake:
+            raise UserError(mistake)
+    yield manifest.read_records(stage.uri)[0]
+
+
+def worker_resources(config: TrainConfig) -> Mapping[str, int]:
+    """What each worker asks of Ray."""
+    return {"CPU": config.num_cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})}
+
+
+def check_resources(config: TrainConfig, progress: StageProgress) -> None:
+    """Compares what the workers ask for with the nodes that are there.
+
+    Raises:
+        UserError: a Ray of our own on this machine can never start them. A standing cluster may still grow.
+    """
+    wanted = worker_resources(config)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    room = sum(min(int(node.get(kind, 0) // amount) for kind, amount in wanted.items()) for node in nodes)
+    if room >= config.num_workers:
+        return
+    asked = " and ".join(f"{amount} {kind}" for kind, amount in wanted.items())
+    message = (
+        f"train.num_workers = {config.num_workers}: there is room for {room} workers with {asked} each "
+        f"(train.num_cpus_per_worker, train.use_gpu) on {len(nodes)} node{'s' if len(nodes) != 1 else ''}"
+    )
+    if not cluster.on_standing_cluster():
+        raise UserError(message)
+    progress.board.say.remote(f"{message}; waiting for the cluster to grow")
+
+
+def _take(uri: str) -> str:
+    """The text of an object that is then removed; empty if there is none."""
+    try:
+        text = storage.read_text(uri)
+    except FileNotFoundError:
+        return ""
+    storage.delete_tree(uri)
+    return text
+
+
+def _fit(task: Mapping[str, Any], config: TrainConfig) -> None:
+    # Imports torch, which a driver that finds everything done must not wait for.
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_INTERVAL_S)
+    interrupt = signal.getsignal(signal.SIGINT)
+    with tempfile.TemporaryDirectory(prefix="caravela-ray-train-", ignore_cleanup_errors=True) as folder:
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config=dict(task),
+            torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=config.num_workers,
+                use_gpu=config.use_gpu,
+                resources_per_worker=dict(worker_resources(config)),
+            ),
+            run_config=RunConfig(
+                name="pretrain",
+                storage_path=folder,
+                failure_config=FailureConfig(max_failures=config.max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except SystemExit:  # what Ray Train makes of Ctrl-C, once its workers are gone
+            raise KeyboardInterrupt from None
+        finally:
+            signal.signal(signal.SIGINT, interrupt)
+
+
+def _worker(task: Mapping[str, Any]) -> None:
+    """Runs in every worker process.
+
+    A mistake of the user is left as a verdict, so that workers that are started again after it end at once instead of
+    meeting it anew.
+    """
+    if not task["train"]["use_gpu"]:
+        os.environ["DS_ACCELERATOR"] = "cpu"  # read when deepspeed is imported, which is why that comes after it
+    from caravela.train import loop
+    from caravela.train.engine import NonFiniteError
+
+    if storage.exists(task["verdict_uri"]):
+        return
+    settings = loop.Task(
+        stage_uri=task["stage_uri"],
+        fingerprint=task["fingerprint"],
+        train=build(TrainConfig, task["train"], "train"),
+        model=build(ModelConfig, task["model"], "model"),
+        pack=Input(**task["pack"]),
+    )
+    try:
+        loop.train(settings, Poster(task["board"], "training"))
+    except NonFiniteError as error:  # on all workers alike: nobody is left waiting
+        storage.write_text(task["verdict_uri"], str(error))
+    except UserError as error:
+        storage.write_text(task["verdict_uri"], str(error))
+        raise

@@ -1,0 +1,107 @@
+"""Groups of real training processes joined by gloo, without Ray; what runs in them is here too, as they import it."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing
+
+from caravela.manifest import Input
+from caravela.model.config import ModelConfig
+from caravela.model.transformer import Decoder
+from caravela.progress import Poster
+from caravela.train.config import TrainConfig
+from tests.conftest import free_port
+from tests.packed_rows import CONTEXT, VOCABULARY
+
+MODEL = ModelConfig(
+    num_layers=2,
+    hidden_size=32,
+    feed_forward_size=48,
+    num_heads=4,
+    num_kv_heads=2,
+    vocabulary_size=VOCABULARY,
+    max_positions=CONTEXT,
+)
+
+
+def run_group(num_ranks: int, function: Callable[..., Any], *arguments: Any) -> None:
+    """Calls a function of a module in ``num_ranks`` fresh processes; an error in one of them is raised here."""
+    torch.multiprocessing.spawn(_enter, (num_ranks, free_port(), function, arguments), nprocs=num_ranks)
+
+
+def _enter(rank: int, num_ranks: int, port: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks}
+    os.environ.update({name: str(value) for name, value in ranks.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), DS_ACCELERATOR="cpu")
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    function(*arguments)
+    torch.distributed.destroy_process_group()
+
+
+def train(stage_uri: str, config: TrainConfig, pack: Input) -> None:
+    """The whole loop, as Ray's workers run it."""
+    from caravela.train import loop
+
+    task = loop.Task(stage_uri=stage_uri, fingerprint="f", train=config, model=MODEL, pack=pack)
+    loop.train(task, Poster(None, "training"))
+
+
+def metrics(stage_uri: str) -> dict[int, dict[str, Any]]:
+    rows = map(json.loads, (Path(stage_uri) / "metrics.jsonl").read_text().splitlines())
+    return {row["step"]: row for row in rows}
+
+
+def new_model() -> Decoder:
+    return Decoder(MODEL).initialize(torch.Generator().manual_seed(0))
+
+
+def batch(step: int, rows: int) -> torch.Tensor:
+    """Rows of random tokens, the same in every process."""
+    return torch.randint(0, VOCABULARY, (rows, CONTEXT + 1), generator=torch.Generator().manual_seed(step))
+
+
+def engine_cases(folder: str, cases: Sequence[tuple[str, TrainConfig]]) -> None:
+    """Losses and gradient norms of each case; then what a gradient and a loss that are not finite on one rank do."""
+    from caravela.data.order import rank_slice
+    from caravela.train.engine import Engine, NonFiniteError, Rows
+
+    rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    found: dict[str, Any] = {}
+    for name, config in cases:
+        engine = Engine(new_model(), config, torch.device("cpu"))
+        results = []
+        for step in range(1, config.steps + 1):
+            slots = rank_slice(config.batch_rows, rank, num_ranks)
+            mine = batch(step, config.batch_rows)[slots.start : slots.stop]
+            micro_batches = [Rows(rows) for rows in mine.split(config.micro_batch_rows) if len(rows)]
+            results.append(engine.step(micro_batches, config.batch_rows * CONTEXT, config.learning_rate, step))
+        found[name] = results
+
+    before = engine.full_weights()
+    rows = [Rows(batch(1, 1))]
+    if rank == 0:
+        spoil = engine.decoder.model.norm.weight.register_hook(lambda gradient: gradient * torch.inf)
+    try:
+        engine.step(rows, config.batch_rows * CONTEXT, config.learning_rate, 76)
+        found["gradient_error"] = ""
+    except NonFiniteError as error:
+        found["gradient_error"] = str(error)
+    if rank == 0:
+        spoil.remove()
+    with torch.no_grad():
+        if rank == num_ranks - 1:  # one rank's share of one loss is enough to stop all
+            engine.decoder.model.norm.weight[0] = torch.nan
+    try:
+        engine.step(rows, config.batch_rows * CONTEXT, config.learning_rate, 77)
+        found["error"] = ""
+    except NonFiniteError as error:
+        found["error"] = str(error)
+    after = engine.full_weights()
+    found["weights_kept"] = all(torch.equal(before[name], after[name]) for name in before)
+    found["adam_step"] = engine.adam_step()
+    Path(folder, f"{num_ranks}-{rank}.json").write_text(json.dumps(found))

@@ -1,0 +1,124 @@
+"""The stage as a job runs it: Ray Train, DeepSpeed, two worker processes, and one of them killed."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from caravela import stages
+from caravela.cluster import ClusterConfig
+from caravela.errors import UserError
+from caravela.manifest import Input
+from caravela.model import weights
+from caravela.stages import Stage
+from caravela.train.config import RESULT_FREE, TrainConfig
+from caravela.train.launch import pretrain_stage
+from tests.train.conftest import config
+from tests.train.groups import MODEL, metrics
+
+TOKENIZER = Input(name="tokenizer", fingerprint="t", uri="tokenizer")
+CLUSTER = ClusterConfig(num_cpus=2, dashboard=False)
+
+
+def stage(root: Path, pack: Input, **changed: Any) -> Stage:
+    return pretrain_stage(os.fspath(root), config(**changed), MODEL, pack, TOKENIZER)
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def test_launch_driver_needs_no_torch() -> None:
+    code = "import sys; import caravela.train.launch; sys.exit('torch' in sys.modules or 'deepspeed' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_launch_fingerprint_depends_on_what_changes_the_model_alone(tmp_path: Path, pack: Input) -> None:
+    assert {field.name for field in dataclasses.fields(TrainConfig)}.issuperset(RESULT_FREE)
+    usual = stage(tmp_path, pack).fingerprint
+    same = {"num_workers": 1, "zero_stage": 2, "micro_batch_rows": 5, "trace": False, "max_failures": 0}
+    assert stage(tmp_path, pack, **same).fingerprint == usual
+    for name, value in {"seed": 1, "steps": 25, "batch_rows": 8, "learning_rate": 2e-2, "precision": "bf16"}.items():
+        assert stage(tmp_path, pack, **{name: value}).fingerprint != usual, name
+
+
+def test_launch_rows_that_do_not_fit_the_model_are_refused(tmp_path: Path, pack: Input) -> None:
+    model = dataclasses.replace(MODEL, max_positions=8)
+    with pytest.raises(UserError, match=r"model.max_positions = 8: expected 16, as the packed rows in"):
+        pretrain_stage(os.fspath(tmp_path), config(), model, pack, TOKENIZER).plan()
+
+
+def train_workers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_launch_worker_killed_in_mid_run_changes_nothing(tmp_path: Path, pack: Input, unbroken: Path) -> None:
+    made = stage(tmp_path, pack)
+    trace, killed = Path(made.uri) / "trace", []
+
+    def kill_a_worker_after_step_12() -> None:
+        while not list(trace.glob("00000012-*")):
+            time.sleep(0.01)
+        victim = train_workers()[0]
+        os.kill(victim.pid, signal.SIGKILL)
+        killed.append(victim.pid)
+
+    killer = threading.Thread(target=kill_a_worker_after_step_12, daemon=True)
+    killer.start()
+    stages.run(made, CLUSTER)
+    assert killed
+    attempts = {path.name.split("-")[1] for path in trace.iterdir()}
+    assert len(attempts) == 2
+    expected, found = metrics(os.fspath(unbroken)), metrics(made.uri)
+    assert [row["loss"] for row in found.values()] == [row["loss"] for row in expected.values()]
+    read: dict[tuple[str, str], set[str]] = {}
+    for path in trace.iterdir():
+        step, _, rank = path.stem.split("-")
+        read.setdefault((step, rank), set()).add(path.read_text())
+    assert len(read) == 24 * 2
+    assert all(len(texts) == 1 for texts in read.values())  # what was done again was done on the same rows
+    a, b = weights.load_model(os.fspath(unbroken)), weights.load_model(made.uri)
+    assert all((x == y).all() for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_launch_corrupt_part_is_one_line_and_not_tried_for_ever(tmp_path: Path, pack: Input) -> None:
+    shutil.copytree(pack.uri, tmp_path / "pack")
+    (tmp_path / "pack" / "part-00001.parquet").unlink()
+    broken = Input(name="pack", fingerprint="broken", uri=os.fspath(tmp_path / "pack"))
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=r"part-00001.parquet: named in the manifest of pack, but missing"):
+        stages.run(stage(tmp_path, broken), CLUSTER)
+    assert time.monotonic() - begun < 120
+    assert not train_workers()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_launch_more_workers_than_the_machine_has_room_for_is_one_line(tmp_path: Path, pack: Input) -> None:
+    with pytest.raises(UserError, match=r"train.num_workers = 3: there is room for 1 workers with 2 CPU each"):
+        stages.run(stage(tmp_path, pack, num_workers=3, num_cpus_per_worker=2), CLUSTER)
