@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
@@ -25,11 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             local = fetched(options.model, folder)
             tokenizer = AutoTokenizer.from_pretrained(local, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(local, local_files_only=True)
+            model: Any = AutoModelForCausalLM.from_pretrained(local, local_files_only=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    sampling = {"do_sample": True, "temperature": options.temperature} if options.temperature > 0 else {}
+    sampling = {"do_sample": options.temperature > 0, "temperature": options.temperature or None}
     set_seed(options.seed)
     for prompt in options.prompt:
         inputs = tokenizer(prompt, return_tensors="pt")

@@ -46,5 +46,12 @@ def connect(config: ClusterConfig) -> None:
         print(f"Ray dashboard: http://{context.dashboard_url}", flush=True)
 
 
-def available_cpus() -> int:
-    return int(ray.cluster_resources().get("CPU", 1))
+def most_workers(shards: int, num_cpus: float) -> int:
+    """How many actors are worth having for so many shards, each with ``num_cpus`` cores.
+
+    A standing cluster may have no node yet: its autoscaler brings them for actors that wait, so all may be asked for.
+    """
+    if on_standing_cluster():
+        return max(1, shards)
+    cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+    return max(1, min(shards, int(cores / (num_cpus or 1))))

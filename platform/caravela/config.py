@@ -11,6 +11,8 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
+import re
 import tomllib
 import types
 import typing
@@ -22,7 +24,8 @@ from caravela.errors import UserError
 
 Section = TypeVar("Section")
 
-KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a string"}
+FIELD_IN_MESSAGE = re.compile(r"(\w+)( = .*)", re.DOTALL)
 
 
 class ConfigError(UserError):
@@ -44,17 +47,19 @@ def load(cls: type[Section], uri: str, overrides: Sequence[str] = ()) -> Section
     origin: dict[str, str] = {}
     for override in overrides:
         key, equals, value = override.partition("=")
-        if not equals or not key.strip():
+        if not equals or not all(part.strip() for part in key.split(".")):
             raise ConfigError(f"--set {override}: expected key.name=value")
-        _put(table, key.strip(), _parse_value(value.strip()), override)
-        origin[key.strip()] = "--set"
+        origin[_put(table, key.strip(), _parse_value(value.strip()), override)] = "--set"
     return build(cls, table, uri, origin)
 
 
 def build(
     cls: type[Section], table: Mapping[str, Any], source: str, origin: Mapping[str, str] | None = None
 ) -> Section:
-    """Fits a nested mapping to a dataclass; ``source`` is what errors name, ``origin`` overrides it per dotted key."""
+    """Fits a nested mapping to a dataclass.
+
+    ``source`` is what errors name; ``origin`` gives another for a dotted key and all below it.
+    """
     built: Section = _Builder(source, origin or {}).section(cls, table, "")
     return built
 
@@ -67,20 +72,33 @@ def to_dict(section: Any) -> dict[str, Any]:
 
 def to_toml(table: Mapping[str, Any], prefix: str = "") -> str:
     """Resolved settings as TOML, for ``--dry-run`` and the report. ``None`` is left out, as TOML has no word for it."""
-    plain, nested = [], []
+    plain = [f"{_bare_or_quoted(key)} = {_inline(value)}" for key, value in table.items() if _is_plain(value)]
+    blocks = ["\n".join(plain)] if plain else []
     for key, value in table.items():
         if isinstance(value, Mapping):
-            nested.append((key, value))
-        elif value is not None:
-            plain.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
-    blocks = ["\n".join(plain)] if plain else []
-    for key, value in nested:
-        dotted = f"{prefix}{key if key.replace('_', '').replace('-', '').isalnum() else json.dumps(key)}"
-        if all(isinstance(v, Mapping) for v in value.values()) and value:
-            blocks.append(to_toml(value, f"{dotted}."))
-        else:
-            blocks.append(f"[{dotted}]\n{to_toml(value, f'{dotted}.')}".rstrip())
+            dotted = f"{prefix}{_bare_or_quoted(key)}"
+            only_sections = bool(value) and all(isinstance(inner, Mapping) for inner in value.values())
+            inside = to_toml(value, f"{dotted}.")
+            blocks.append(inside if only_sections else f"[{dotted}]\n{inside}".rstrip())
     return "\n\n".join(blocks)
+
+
+def _is_plain(value: Any) -> bool:
+    return value is not None and not isinstance(value, Mapping)
+
+
+def _bare_or_quoted(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _inline(key)
+
+
+def _inline(value: Any) -> str:
+    """A value on one line: JSON serves for strings, numbers and booleans, whose TOML form is the same."""
+    if isinstance(value, Mapping):
+        pairs = (f"{_bare_or_quoted(key)} = {_inline(inner)}" for key, inner in value.items() if inner is not None)
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_inline, value))}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def fingerprint(value: Any) -> str:
@@ -96,13 +114,18 @@ def _parse_value(text: str) -> Any:
         return text  # a bare string, as in --set root=s3://bucket/run
 
 
-def _put(table: dict[str, Any], dotted: str, value: Any, override: str) -> None:
-    *parents, last = dotted.split(".")
-    for name in parents:
+def _put(table: dict[str, Any], dotted: str, value: Any, override: str) -> str:
+    """Lays a value over the table; returns what is new by it: the dotted key, or the first section it had to make."""
+    *parents, last = (part.strip() for part in dotted.split("."))
+    new = ""
+    for depth, name in enumerate(parents):
+        if name not in table:
+            new = new or ".".join(parents[: depth + 1])
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise ConfigError(f"--set {override}: {name} is a value, not a section")
     table[last] = value
+    return new or ".".join([*parents, last])
 
 
 class _Builder:
@@ -113,7 +136,13 @@ class _Builder:
         self.origin = origin
 
     def fail(self, key: str, message: str) -> ConfigError:
-        return ConfigError(f"{self.origin.get(key, self.source)}: {key}{message}")
+        return ConfigError(f"{self.origin_of(key)}: {key}{message}")
+
+    def origin_of(self, key: str) -> str:
+        """Where a key was set; items of a list and members of a section are from where the whole is."""
+        parts = re.split(r"(?=[.\[])", key)
+        longest_first = ("".join(parts[:end]) for end in range(len(parts), 0, -1))
+        return next((self.origin[part] for part in longest_first if part in self.origin), self.source)
 
     def section(self, cls: type[Any], table: Any, prefix: str) -> Any:
         if not isinstance(table, Mapping):
@@ -135,37 +164,60 @@ class _Builder:
                 values[name] = self.section(typing.cast(type, hints[name]), {}, f"{prefix}{name}.")
         try:
             return cls(**values)
-        except ConfigError:
-            raise
         except ValueError as error:  # a check in __post_init__: "<field> = <value>: expected ..."
-            raise self.fail(prefix, str(error)) from error
+            if named := FIELD_IN_MESSAGE.fullmatch(str(error)):
+                raise self.fail(f"{prefix}{named[1]}", named[2]) from error
+            section = prefix.rstrip(".")
+            raise self.fail(section, f": {error}" if section else str(error)) from error
 
     def value(self, kind: Any, value: Any, key: str) -> Any:
-        if kind is Any or value is None:  # TOML has no null: None comes from our own JSON alone
+        if kind is Any:
             return value
         if dataclasses.is_dataclass(kind):
             return self.section(typing.cast(type, kind), value, f"{key}.")
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin in (typing.Union, types.UnionType):
-            return self.value(next(a for a in arguments if a is not type(None)), value, key)
+            return self.either(arguments, value, key)
         if origin is typing.Literal:
             return self.choice(arguments, value, key)
         if origin is tuple:
-            if not isinstance(value, list | tuple):
-                raise self.fail(key, f" = {value!r}: expected a list")
-            return tuple(self.value(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
+            return self.items(arguments, value, key)
         if origin in (dict, Mapping):
             if not isinstance(value, Mapping):
                 raise self.fail(key, f" = {value!r}: expected a section")
             return {name: self.value(arguments[1], item, f"{key}.{name}") for name, item in value.items()}
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        misfit = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+        if misfit or (kind is float and not math.isfinite(value)):
             raise self.fail(key, f" = {value!r}: expected {KIND_NAMES.get(kind, kind)}")
         return value
 
+    def either(self, kinds: tuple[Any, ...], value: Any, key: str) -> Any:
+        """``X | Y``, ``X | None``: None where it is allowed, else the first kind that fits; an error is the last's."""
+        if value is None and type(None) in kinds:
+            return None
+        *others, last = (kind for kind in kinds if kind is not type(None))
+        for kind in others:
+            try:
+                return self.value(kind, value, key)
+            except ConfigError:
+                continue
+        return self.value(last, value, key)
+
+    def items(self, kinds: tuple[Any, ...], value: Any, key: str) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise self.fail(key, f" = {value!r}: expected a list")
+        if kinds[-1] is Ellipsis:
+            kinds = (kinds[0],) * len(value)
+        if len(value) != len(kinds):
+            raise self.fail(key, f" = {value!r}: expected a list of {len(kinds)}")
+        return tuple(
+            self.value(kind, item, f"{key}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+        )
+
     def choice(self, allowed: tuple[Any, ...], value: Any, key: str) -> Any:
-        if value in allowed:
+        if any(value == choice and type(value) is type(choice) for choice in allowed):
             return value
         near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
         advice = f"; did you mean {near[0]!r}?" if near else ""

@@ -97,11 +97,12 @@ class Manifest:
 
 def read(directory: str) -> Manifest | None:
     """The manifest of a stage directory, or None where there is none yet."""
+    uri = storage.join(directory, MANIFEST)
     try:
-        table = json.loads(storage.read_text(storage.join(directory, MANIFEST)))
+        table = _read_json(uri)
     except FileNotFoundError:
         return None
-    return build(Manifest, {**table, "uri": directory}, storage.join(directory, MANIFEST))
+    return build(Manifest, {**table, "uri": directory}, uri)
 
 
 def write(manifest: Manifest) -> None:
@@ -118,7 +119,7 @@ def read_records(directory: str) -> dict[int, ShardRecord]:
     """The records of the shards that are finished, by index."""
     found = {}
     for uri in storage.list_files(storage.join(directory, RECORDS)):
-        record = build(ShardRecord, json.loads(storage.read_text(uri)), uri)
+        record = build(ShardRecord, _read_json(uri), uri)
         found[record.index] = record
     return found
 
@@ -147,8 +148,7 @@ def check_conservation(counters: Mapping[str, int], where: str) -> None:
         return
     gone = sum(value for key, value in counters.items() if key.startswith("removed."))
     assert counters["documents_in"] == counters["documents_kept"] + gone, (
-        f"{where}: {counters['documents_in']} documents in, but {counters['documents_kept']} kept + "
-        f"{gone} removed"
+        f"{where}: {counters['documents_in']} documents in, but {counters['documents_kept']} kept + {gone} removed"
     )
 
 
@@ -185,7 +185,17 @@ def update_run_index(root: str, stage: str, directory: str) -> None:
 def read_run_index(root: str) -> dict[str, str]:
     """Stage name → its latest finished directory, relative to the root; empty for a new root."""
     try:
-        index: dict[str, str] = json.loads(storage.read_text(storage.join(root, RUN_INDEX)))
+        return _read_json(storage.join(root, RUN_INDEX))
     except FileNotFoundError:
         return {}
-    return index
+
+
+def _read_json(uri: str) -> dict[str, Any]:
+    text = storage.read_text(uri)
+    try:
+        table = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{uri}: not valid JSON: {error}; remove it, and what it spoke for is made again") from error
+    if not isinstance(table, dict):
+        raise UserError(f"{uri}: holds a {type(table).__name__}, not an object")
+    return table

@@ -20,7 +20,6 @@ LOG_INTERVAL_S = 5.0
 POST_INTERVAL_S = 1.0
 
 
-@ray.remote(num_cpus=0)
 class Board:
     """Latest figures per key; keys are shards or training workers. Rows of text are handed out once."""
 
@@ -82,7 +81,7 @@ class StageProgress:
 
     def __enter__(self) -> "StageProgress":
         if self.on_ray:
-            self.board = Board.remote()
+            self.board = ray.remote(num_cpus=0)(Board).remote()
         self._thread.start()
         return self
 

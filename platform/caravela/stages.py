@@ -309,7 +309,7 @@ class TableWriter:
         self._columns = frozenset(schema.names)
         self._waiting: list[Mapping[str, Any]] = []
         self._waiting_bytes = 0
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Adds a row; keys that the schema lacks are an error, absent ones are null."""
