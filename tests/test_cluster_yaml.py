@@ -29,14 +29,15 @@ from ray.core.generated.common_pb2 import LabelSelectorOperator
 from caravela import config
 from caravela.train.config import TrainConfig
 from caravela.train.launch import worker_resources
-from filters.language import LID_176, cache_folder
+from filters.language import MODELS, LanguageConfig, cache_folder
 from road import RoadConfig, road
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = sorted(REPOSITORY.glob("jobs/configs/*.toml"))
 ALL_SETUPS = ("setup_commands", "head_setup_commands", "worker_setup_commands", "initialization_commands")
 CPU_TYPES, GPU_TYPES = {"curation"}, {"training-rank0", "training"}
-OF_THE_USER = {"~/.ray/auth_token", f"~/.cache/caravela/{LID_176}"}
+LANGUAGE_MODEL = MODELS[LanguageConfig().model].file_name
+OF_THE_USER = {"~/.ray/auth_token", f"~/.cache/caravela/{LANGUAGE_MODEL}"}
 
 
 def cluster() -> dict[str, Any]:
@@ -252,7 +253,7 @@ def test_every_file_that_goes_to_the_nodes_is_there_or_is_the_users_own() -> Non
 def test_language_model_lies_on_nodes_where_the_jobs_look_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CARAVELA_CACHE", raising=False)
     monkeypatch.setenv("HOME", "/home/ubuntu")
-    assert os.path.join(cache_folder(), LID_176) in cluster()["file_mounts"]
+    assert os.path.join(cache_folder(), LANGUAGE_MODEL) in cluster()["file_mounts"]
 
 
 def test_environment_of_nodes_is_set_once_and_holds_token_mode_and_path(tmp_path: Path) -> None:

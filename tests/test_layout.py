@@ -118,9 +118,15 @@ def imports(root: Path, path: Path) -> Iterator[Import]:
             source = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield Import((source, f"{source}.{alias.name}"), node.lineno, node not in lazy)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
-            for argument in node.args[:1] if node.args and isinstance(node.args[0], ast.Constant) else ():
-                yield Import((str(ast.literal_eval(argument)),), node.lineno, node not in lazy)
+        elif isinstance(node, ast.Call) and (name := _named_by_call(node)) is not None:
+            yield Import((name,), node.lineno, node not in lazy)
+
+
+def _named_by_call(call: ast.Call) -> str | None:
+    """What ``importlib.import_module("x")`` and ``__import__("x")`` import."""
+    first = call.args[0] if call.args else None
+    imports_it = ast.unparse(call.func) in ("importlib.import_module", "__import__")
+    return first.value if imports_it and isinstance(first, ast.Constant) and isinstance(first.value, str) else None
 
 
 def _only_for_types(node: ast.AST) -> bool:
