@@ -7,25 +7,28 @@ encoding repaired), ``language``, ``quality``. Signals are stored for both table
 Cost on one core: extraction about 70 pages/s; language and quality about 1 MB/s of text.
 """
 
+import collections
 import functools
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from caravela import manifest, schema
 from caravela.config import ConfigError, to_dict
-from caravela.data import extract, readers
+from caravela.data import readers
 from caravela.data.extract import ExtractConfig
 from caravela.errors import UserError
 from caravela.manifest import Input, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, finished
-from filters import language, quality, words
+from filters import quality, steps
 from filters.language import LanguageConfig
 from filters.quality import QualityConfig
+from filters.steps import Candidate
 
 STEPS = ("read", "extract", "language", "quality")
 SHARD_MB = 128
+BATCH_DOCUMENTS = 64
+BATCH_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,100 +91,65 @@ def _plan_crawl(crawl: Input, shard_bytes: int) -> Sequence[Shard]:
     return readers.plan_shards(sorted(uris), shard_bytes)
 
 
-@dataclass(slots=True)
-class Candidate:
-    """A document on its way through the steps: its row so far, and why it was removed, if it was."""
-
-    row: dict[str, Any]
-    removed_by: str = ""
-    reason: str = ""
-    detail: str = ""
-
-    def remove(self, step: str, reason: str, detail: str = "") -> None:
-        self.removed_by, self.reason, self.detail = step, reason, detail
-
-
 class CurateWorker:
-    """Holds the language model and the word memo, and does one shard after the other."""
+    """Holds the steps with their models and memos, and does one shard after the other."""
 
     def __init__(self, config: CurateConfig) -> None:
         self.config = config
-        self.identifier = language.LanguageIdentifier.from_config(config.language)
-        self.splitter = words.WordSplitter()
+        self.steps = steps_of(config)
 
     def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
         kept = out.table("documents", schema.documents(quality.SIGNALS))
         removed = out.table("removed", schema.removed(quality.SIGNALS))
-        counters = {"documents_in": 0, "documents_kept": 0, "bytes_in": 0, "bytes_kept": 0, "broken": 0}
-        for raw in readers.read(shard.spec, self.config.fields):
-            candidate = self.judge(raw)
-            size = len(candidate.row["text"].encode("utf-8"))
-            counters["documents_in"] += 1
-            counters["bytes_in"] += len(raw.html) if raw.html is not None else size
-            counters["broken"] += raw.broken
-            for step in _steps_passed(candidate):
-                counters[f"after.{step}.documents"] = counters.get(f"after.{step}.documents", 0) + 1
-                counters[f"after.{step}.bytes"] = counters.get(f"after.{step}.bytes", 0) + size
-            if candidate.removed_by:
-                why = {"stage": candidate.removed_by, "reason": candidate.reason, "detail": candidate.detail}
-                removed.add({**candidate.row, **why})
-                key = f"removed.{candidate.removed_by}.{candidate.reason}"
-                counters[key] = counters.get(key, 0) + 1
-            else:
-                kept.add(candidate.row)
-                counters["documents_kept"] += 1
-                counters["bytes_kept"] += size
-            out.progress.add(documents=1, bytes=size)
-        return counters
+        counters = collections.Counter({"documents_in": 0, "documents_kept": 0, "bytes_kept": 0, "broken": 0})
+        for batch in _batches(readers.read(shard.spec, self.config.fields)):
+            self._take_through(batch, counters)
+            for candidate in batch:
+                size, html = candidate.text_bytes, candidate.raw.html
+                counters["bytes_in"] += size if html is None else len(html)
+                counters["broken"] += candidate.raw.broken
+                counters.update(candidate.counts)
+                if candidate.removed_by:
+                    removed.add(candidate.document())
+                    counters[f"removed.{candidate.removed_by}.{candidate.reason}"] += 1
+                else:
+                    kept.add(candidate.document())
+                    counters["documents_kept"] += 1
+                    counters["bytes_kept"] += size
+                out.progress.add(documents=1, bytes=size)
+            counters["documents_in"] += len(batch)
+        return dict(counters)
 
-    def judge(self, raw: readers.RawDocument) -> Candidate:
-        """Takes one raw document through the steps; stops at the first that removes it."""
-        known = {"id": raw.id, "url": raw.url, "source": raw.source, "date": raw.date, "title": "", "text": ""}
-        candidate = Candidate(known)
-        metadata = dict(raw.metadata)
-        if raw.problem:
-            candidate.remove("read", raw.problem, raw.detail)
-        else:
-            self._extract(raw, candidate, metadata)
-        if not candidate.removed_by:
-            self._language(candidate, metadata)
-        if not candidate.removed_by:
-            self._quality(candidate)
-        candidate.row["metadata"] = json.dumps(metadata, ensure_ascii=False, sort_keys=True, default=str)
-        return candidate
-
-    def _extract(self, raw: readers.RawDocument, candidate: Candidate, metadata: dict[str, Any]) -> None:
-        if raw.html is None:
-            candidate.row["text"] = extract.clean(raw.text or "")
-            if not candidate.row["text"].strip():
-                candidate.remove("extract", "no_text")
-            return
-        page = extract.extract(raw.html, raw.header_charset, self.config.extract)
-        candidate.row.update(text=page.text, title=page.title)
-        metadata["encoding"] = page.encoding
-        if page.reason:
-            candidate.remove("extract", page.reason)
-
-    def _language(self, candidate: Candidate, metadata: dict[str, Any]) -> None:
-        ranking = self.identifier.identify(candidate.row["text"])
-        best, score = ranking[0]
-        candidate.row.update(language=best, language_score=score)
-        metadata["languages"] = {label: round(value, 4) for label, value in ranking}
-        if (decision := language.decide(ranking, self.config.language)) is not None:
-            candidate.remove("language", *decision)
-
-    def _quality(self, candidate: Candidate) -> None:
-        signals = quality.measure(candidate.row["text"], self.splitter, self.config.quality)
-        candidate.row.update(signals)
-        if (decision := quality.decide(signals, self.config.quality)) is not None:
-            candidate.remove("quality", *decision)
+    def _take_through(self, batch: list[Candidate], counters: dict[str, int]) -> None:
+        """All steps over a batch, and what each lets through into the counters."""
+        for step in self.steps:
+            step(batch)
+            batch = [candidate for candidate in batch if not candidate.removed_by]
+            counters[f"after.{step.name}.documents"] += len(batch)
+            counters[f"after.{step.name}.bytes"] += sum(candidate.text_bytes for candidate in batch)
 
 
-def _steps_passed(candidate: Candidate) -> Iterator[str]:
-    for step in STEPS:
-        if step == candidate.removed_by:
-            return
-        yield step
+def _batches(raws: Iterable[readers.RawDocument]) -> Iterator[list[Candidate]]:
+    """Some candidates at a time, bounded in number and in bytes."""
+    batch, size = [], 0
+    for raw in raws:
+        batch.append(Candidate.of(raw))
+        size += len(raw.html or raw.text or "")
+        if len(batch) >= BATCH_DOCUMENTS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def steps_of(config: CurateConfig) -> tuple[steps.Step, ...]:
+    """The steps in their order; makes their models and memos."""
+    return (
+        steps.Read(),
+        steps.Extract(config.extract),
+        steps.Language(config.language),
+        steps.Quality(config.quality),
+    )
 
 
 def _finish(config: CurateConfig, records: Sequence[ShardRecord], uri: str) -> Mapping[str, Any]:
