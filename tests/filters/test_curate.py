@@ -25,7 +25,7 @@ def rows(done: Manifest, table: str) -> list[dict[str, object]]:
 
 def curated(tmp_path: Path, lines: list[object], **settings: object) -> Manifest:
     path = tmp_path / "in.jsonl"
-    path.write_text("\n".join(l if isinstance(l, str) else json.dumps(l) for l in lines), encoding="utf-8")
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
     config = CurateConfig(inputs=(str(path),), **settings)  # type: ignore[arg-type]
     return finish(curate_stage(str(tmp_path / "run"), config))
 

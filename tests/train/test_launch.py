@@ -37,7 +37,8 @@ def stage(root: Path, pack: Input, **changed: Any) -> Stage:
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    labels = {"market": "on-demand"}
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, labels=labels)
     yield
     ray.shutdown()
 
@@ -76,7 +77,7 @@ def train_workers() -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_launch_worker_killed_in_mid_run_changes_nothing(tmp_path: Path, pack: Input, unbroken: Path) -> None:
-    made = stage(tmp_path, pack)
+    made = stage(tmp_path, pack, rank0_labels={"market": "on-demand"})
     trace, killed = Path(made.uri) / "trace", []
 
     def kill_a_worker_after_step_12() -> None:
@@ -122,3 +123,10 @@ def test_launch_corrupt_part_is_one_line_and_not_tried_for_ever(tmp_path: Path, 
 def test_launch_more_workers_than_the_machine_has_room_for_is_one_line(tmp_path: Path, pack: Input) -> None:
     with pytest.raises(UserError, match=r"train.num_workers = 3: there is room for 1 workers with 2 CPU each"):
         stages.run(stage(tmp_path, pack, num_workers=3, num_cpus_per_worker=2), CLUSTER)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_launch_rank_0_on_a_node_that_is_not_there_is_one_line(tmp_path: Path, pack: Input) -> None:
+    with pytest.raises(UserError, match=r"train.rank0_labels = \{'market': 'spot'\}: no node has these labels"):
+        stages.run(stage(tmp_path, pack, rank0_labels={"market": "spot"}), CLUSTER)

@@ -4,7 +4,8 @@
 model beyond rounding; they stay out of the stage's fingerprint, so that a run goes on with other workers.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 RESULT_FREE = (
@@ -13,6 +14,7 @@ RESULT_FREE = (
     "num_workers",
     "num_cpus_per_worker",
     "use_gpu",
+    "rank0_labels",
     "threads",
     "checkpoint_every_steps",
     "keep_checkpoints",
@@ -68,6 +70,9 @@ class TrainConfig:
     """Cores that each worker asks of Ray."""
     use_gpu: bool = False
     """Whether each worker has a GPU of its own."""
+    rank0_labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the node that rank 0 must be on: { market = "on-demand" } with cluster.yaml, whose other GPU nodes are
+    spot. Ray Train cannot hand a preemption on where rank 0 is itself preempted."""
     threads: int = 0
     """Threads of PyTorch in a worker; 0 is one per core of the worker."""
     checkpoint_every_steps: int = 100

@@ -119,7 +119,11 @@ def check_resources(config: TrainConfig, progress: StageProgress) -> None:
         UserError: a Ray of our own on this machine can never start them. A standing cluster may still grow.
     """
     wanted = worker_resources(config)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    labels = dict(config.rank0_labels)
+    if not any(labels.items() <= node["Labels"].items() for node in alive) and not cluster.on_standing_cluster():
+        raise UserError(f"train.rank0_labels = {labels}: no node has these labels")
+    nodes = [node["Resources"] for node in alive]
     room = sum(min(int(node.get(kind, 0) // amount) for kind, amount in wanted.items()) for node in nodes)
     if room >= config.num_workers:
         return
@@ -149,6 +153,8 @@ def _fit(task: Mapping[str, Any], config: TrainConfig) -> None:
 
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_INTERVAL_S)
     interrupt = signal.getsignal(signal.SIGINT)
+    # Ray Train gives rank 0 to the node of the first worker.
+    first = [dict(config.rank0_labels), *({} for _ in range(config.num_workers - 1))]
     with tempfile.TemporaryDirectory(prefix="caravela-ray-train-", ignore_cleanup_errors=True) as folder:
         trainer = TorchTrainer(
             _worker,
@@ -158,6 +164,7 @@ def _fit(task: Mapping[str, Any], config: TrainConfig) -> None:
                 num_workers=config.num_workers,
                 use_gpu=config.use_gpu,
                 resources_per_worker=dict(worker_resources(config)),
+                label_selector=first if config.rank0_labels else None,  # type: ignore[call-arg]
             ),
             run_config=RunConfig(
                 name="pretrain",
