@@ -1,11 +1,14 @@
-"""Fixtures for tests of all packages: an S3 server of our own on loopback, and a bucket in it."""
+"""Fixtures for tests of all packages: servers of our own on loopback, S3's kind with a bucket in it, and the web's."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import boto3
 import pytest
@@ -78,3 +81,32 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         bucket: str = request.getfixturevalue("s3_bucket")
         return f"{bucket}/root"
     return os.fspath(tmp_path_factory.mktemp("root"))
+
+
+class Web(NamedTuple):
+    """A web server of our own: ``tests/web_server.py`` says what its addresses do."""
+
+    url: str
+    folder: Path
+    """What it serves."""
+    log: Path
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Path, status, bytes, client's port and whether a token was shown, of each request since the last call."""
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        self.log.write_text("", encoding="utf-8")
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Web]:
+    """A web server, in its own process, over an empty folder."""
+    folder, log = tmp_path / "served", tmp_path / "requests.jsonl"
+    folder.mkdir()
+    command = [sys.executable, "-m", "tests.web_server", str(folder), str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as server:
+        assert server.stdout is not None, "asked for as a pipe"
+        try:
+            yield Web(f"http://127.0.0.1:{int(server.stdout.readline())}", folder, log)
+        finally:
+            server.terminate()

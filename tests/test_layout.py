@@ -23,6 +23,8 @@ REPOSITORY = Path(__file__).parents[1]
 # alone are to use it; entries of one line are neighbours that do not know one another.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
+    ("web",),
+    ("hub",),
     ("storage", "schema"),
     ("config",),
     ("manifest",),
@@ -57,6 +59,9 @@ FENCES: dict[str, tuple[str, ...]] = {
     "botocore": ("caravela/storage.py", "jobs/with_local_s3.py"),
     "boto3": ("jobs/with_local_s3.py",),
     "pyarrow.fs": ("caravela/storage.py",),
+    "requests": ("caravela/web.py",),
+    "urllib3": ("caravela/web.py",),
+    "huggingface_hub": ("caravela/hub.py",),
 }
 # What a driver must not load before there is work for it, and the jobs that are free of this.
 HEAVY = ("torch", "deepspeed", "transformers")

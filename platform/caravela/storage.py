@@ -1,8 +1,9 @@
-"""Files on a local disk or in S3, addressed by URI strings. The only module that knows fsspec.
+"""Files on a local disk, in S3, on web servers and on the Hugging Face Hub, addressed by URI strings.
 
-In: a URI, either a local path (``runs/demo``) or ``s3://bucket/key``. Credentials and endpoint of S3 come from the
-standard AWS environment variables and files (``AWS_ENDPOINT_URL``, ``AWS_PROFILE`` ...).
-Out: bytes, file objects, sorted lists of URIs.
+In: a URI: a local path (``runs/demo``) or ``s3://bucket/key``, to read and write; ``https://`` (``caravela.web``) and
+``hf://datasets/...`` (``caravela.hub``), to read. Credentials and endpoint of S3 come from the standard AWS environment
+variables and files (``AWS_ENDPOINT_URL``, ``AWS_PROFILE`` ...).
+Out: bytes, file objects, sorted lists of URIs. The only module that knows fsspec.
 
 Decisions, with their price:
 
@@ -17,7 +18,9 @@ Decisions, with their price:
 import functools
 import glob as local_glob
 import hashlib
+import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,7 +29,9 @@ from typing import IO, Any
 
 import fsspec
 from botocore.exceptions import BotoCoreError, ClientError
+from fsspec.utils import glob_translate
 
+from caravela import hub, web
 from caravela.errors import UserError
 
 CONNECT_TIMEOUT_S = 5
@@ -35,6 +40,9 @@ MAX_ATTEMPTS = 5
 # s3fs tries again on its own, above botocore: its default of 5 makes 25 attempts of a minute each on a dead server.
 MAX_ROUNDS = 3
 COPY_BLOCK_BYTES = 1 << 20
+READ_AHEAD_BYTES = 8 << 20
+READ_ONLY = ("https", "http", "hf")
+SCHEMES = ("s3", *READ_ONLY)
 
 
 class StorageError(UserError):
@@ -42,7 +50,20 @@ class StorageError(UserError):
 
 
 def is_remote(uri: str) -> bool:
-    return uri.startswith("s3://")
+    return _scheme(uri) in SCHEMES
+
+
+def _scheme(uri: str) -> str:
+    return uri.partition("://")[0] if "://" in uri else "file"
+
+
+def _is_web(uri: str) -> bool:
+    return _scheme(uri) in READ_ONLY
+
+
+def shown(uri: str) -> str:
+    """A URI as it may stand in messages and manifests: without the query of a web address, which may be a signature."""
+    return web.shown(uri) if _scheme(uri) in ("https", "http") else uri
 
 
 def join(base: str, *parts: str) -> str:
@@ -57,7 +78,7 @@ def absolute(uri: str) -> str:
 
 def name_of(uri: str) -> str:
     """The last component: ``name_of("s3://b/a/c.parquet") == "c.parquet"``."""
-    return uri.rstrip("/").rsplit("/", 1)[-1]
+    return shown(uri).rstrip("/").rsplit("/", 1)[-1]
 
 
 @functools.cache
@@ -68,8 +89,7 @@ def _filesystem(scheme: str, process_id: int) -> fsspec.AbstractFileSystem:
             "s3",
             use_listings_cache=False,
             skip_instance_cache=True,
-            default_block_size=8 << 20,
-            default_cache_type="readahead",
+            default_block_size=READ_AHEAD_BYTES,
             config_kwargs={
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "read_timeout": READ_TIMEOUT_S,
@@ -82,10 +102,15 @@ def _filesystem(scheme: str, process_id: int) -> fsspec.AbstractFileSystem:
 
 
 def _split(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    if is_remote(uri):
+    scheme = _scheme(uri)
+    if scheme == "s3":
         return _filesystem("s3", os.getpid()), uri
-    if "://" in uri:
-        raise StorageError(f"{uri}: unknown scheme; expected a local path or s3://bucket/key")
+    if scheme in READ_ONLY:
+        raise StorageError(f"{shown(uri)}: {scheme}:// can only be read; expected a local path or s3://bucket/key")
+    if scheme != "file":
+        raise StorageError(
+            f"{uri}: unknown scheme; expected a local path, s3://bucket/key, https://host/path or hf://datasets/..."
+        )
     return _filesystem("file", os.getpid()), os.path.abspath(os.path.expanduser(uri))
 
 
@@ -101,17 +126,27 @@ def _translated(uri: str, call: str, writes: bool = False) -> Iterator[None]:
         if isinstance(error, FileNotFoundError | NotADirectoryError) and not writes:
             raise FileNotFoundError(*error.args) from error
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise StorageError(f"{uri}: cannot {call}: {reason}") from error
+        raise StorageError(f"{shown(uri)}: cannot {call}: {reason}") from error
 
 
 def exists(uri: str) -> bool:
+    if _is_web(uri):
+        try:
+            stat(uri)
+        except FileNotFoundError:
+            return False
+        return True
     fs, path = _split(uri)
     with _translated(uri, "look up"):
         return bool(fs.exists(path))
 
 
 def stat(uri: str) -> dict[str, Any]:
-    """Size in bytes, and what changes when the content does: the ETag on S3, the modification time on disk."""
+    """Size in bytes, and what changes when the content does: ETag (S3, web), content hash (Hub), time (disk)."""
+    if _is_web(uri):
+        with _translated(uri, "look up"):
+            found = hub.stat(uri) if _scheme(uri) == "hf" else web.stat(uri)
+        return {"size": found.size, "version": found.version}
     fs, path = _split(uri)
     with _translated(uri, "look up"):
         info = fs.info(path)
@@ -119,15 +154,84 @@ def stat(uri: str) -> dict[str, Any]:
     return {"size": int(info["size"]), "version": version}
 
 
-def open_read(uri: str) -> IO[bytes]:
-    """A seekable binary reader; on S3 it reads ahead in 8 MiB blocks, so memory stays bounded."""
+def open_read(uri: str, block_bytes: int = READ_AHEAD_BYTES) -> IO[bytes]:
+    """A seekable binary reader; what is not local is read ahead in blocks, so memory stays bounded.
+
+    Small blocks suit who reads columns out of a large Parquet file and wants no more of it.
+    """
+    if is_remote(uri):
+        return io.BufferedReader(_RemoteReader(uri, stat(uri)["size"]), block_bytes)
     fs, path = _split(uri)
     with _translated(uri, "open"):
         reader: IO[bytes] = fs.open(path, "rb")
     return reader
 
 
+class _RemoteReader(io.RawIOBase):
+    """A file that is not local: each read is one request for a range, and fails as ``read_range`` does.
+
+    fsspec's own files raise whatever the library below them raises, and have no ``readline`` with a limit.
+    """
+
+    def __init__(self, uri: str, size: int) -> None:
+        self._uri, self._size, self._at = uri, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = read_range(self._uri, self._at, min(self._size, self._at + len(buffer)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def readall(self) -> bytes:
+        """All that is left, block by block; the base class would ask for 8 KiB at a time."""
+        blocks = []
+        while self._at < self._size:
+            blocks.append(read_range(self._uri, self._at, min(self._size, self._at + READ_AHEAD_BYTES)))
+            self._at += len(blocks[-1])
+            if not blocks[-1]:
+                break  # the file has become shorter
+        return b"".join(blocks)
+
+
+def read_range(uri: str, start: int, end: int) -> bytes:
+    """The bytes from ``start`` up to, not including, ``end``, and no others; fewer only where the file ends."""
+    if end <= start:
+        return b""
+    with _translated(uri, "read"):
+        if _is_web(uri):
+            if _scheme(uri) == "hf":
+                return web.read_range(hub.parse(uri).url, start, end, hub.headers())
+            return web.read_range(uri, start, end)
+        fs, path = _split(uri)
+        if _scheme(uri) == "file":
+            with open(path, "rb") as file:
+                file.seek(start)
+                return file.read(end - start)
+        try:
+            return bytes(fs.cat_file(path, start=start, end=end))
+        except OSError as error:
+            if "range" in str(error).lower() and start >= fs.info(path)["size"]:
+                return b""
+            raise
+
+
 def read_bytes(uri: str) -> bytes:
+    if _is_web(uri):
+        with open_read(uri) as stream:
+            return stream.read()
     fs, path = _split(uri)
     with _translated(uri, "read"):
         return bytes(fs.cat_file(path))
@@ -182,6 +286,10 @@ def _replacing(path: str) -> Iterator[IO[bytes]]:
 
 def fetch(uri: str, local_path: str) -> None:
     """Copies an object to a local file (the folder must exist)."""
+    if _is_web(uri):
+        with open_read(uri) as stream, open(local_path, "wb") as file:
+            shutil.copyfileobj(stream, file, READ_AHEAD_BYTES)
+        return
     fs, path = _split(uri)
     with _translated(uri, "read"):
         fs.get_file(path, local_path)
@@ -200,7 +308,12 @@ def list_files(prefix: str) -> list[str]:
 
 
 def glob(pattern: str) -> list[str]:
-    """The files that a pattern names (``*``, ``?``, ``[ab]``, ``**``), sorted; a plain URI is itself if it is one."""
+    """The files that a pattern names (``*``, ``?``, ``[ab]``, ``**``), sorted; a plain URI is itself if it is one.
+
+    A web server has no listing, and ``?`` in its addresses begins a query; so only a plain one can be asked for.
+    """
+    if _is_web(pattern):
+        return _web_glob(pattern)
     fs, path = _split(pattern)
     with _translated(pattern, "list"):
         if not any(mark in pattern for mark in "*?["):
@@ -209,6 +322,22 @@ def glob(pattern: str) -> list[str]:
             entries = fs.glob(path, detail=True).items()
             return sorted(f"s3://{name}" for name, entry in entries if entry["type"] == "file")
         return sorted(p for p in local_glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(p))
+
+
+def _web_glob(pattern: str) -> list[str]:
+    if _scheme(pattern) != "hf":
+        if any(mark in shown(pattern) for mark in "*["):
+            raise StorageError(
+                f"{shown(pattern)}: a web server has no listing; name its files, or a .paths file of them"
+            )
+        return [pattern] if exists(pattern) else []
+    with _translated(pattern, "list"):
+        where = hub.parse(pattern)
+        fixed = re.split(r"[*?\[]", where.path, maxsplit=1)[0]
+        if fixed == where.path:
+            return [pattern] if exists(pattern) else []
+        matches = re.compile(glob_translate(where.path)).match
+        return [uri for uri in hub.find(pattern, fixed.rpartition("/")[0]) if matches(uri[len(where.prefix) :])]
 
 
 def delete_tree(prefix: str) -> None:
