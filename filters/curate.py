@@ -1,8 +1,10 @@
 """Curation: crawl files to Portuguese documents of good quality, in one pass per shard.
 
 In: WARC, WET, JSONL or Parquet files. Out: table ``documents`` (kept) and table ``removed`` (every other, with the step
-that removed it, the reason and the signals measured so far). The steps, in order: ``read``, ``extract`` (HTML to text,
-encoding repaired), ``language``, ``quality``. Signals are stored for both tables; thresholds are in the config.
+that removed it, the reason and the signals measured so far). The steps, in order: ``read``, ``url``, ``extract`` (HTML
+to text, encoding repaired), ``language``, ``quality``, ``blocks`` (of datatrove), then for what is kept ``variant``
+(pt-BR or pt-PT) and ``personal_data`` (replaced by placeholders). Signals are stored for both tables; thresholds are
+in the config.
 
 Cost on one core: extraction about 70 pages/s; language and quality about 1 MB/s of text.
 """
@@ -11,21 +13,29 @@ import collections
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from caravela import manifest, schema
 from caravela.config import ConfigError, to_dict
-from caravela.data import readers
+from caravela.data import common_crawl, readers
+from caravela.data.common_crawl import IndexConfig
 from caravela.data.extract import ExtractConfig
+from caravela.data.inputs import COMMON_CRAWL
 from caravela.errors import UserError
 from caravela.manifest import Input, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, finished
 from filters import quality, steps
+from filters.datatrove_blocks import BlockConfig
 from filters.language import LanguageConfig
+from filters.personal_data import PersonalDataConfig
 from filters.quality import QualityConfig
+from filters.repeated_lines import RepeatedLinesConfig, pages_by_extraction, repeated_lines_stage, site_lines_stage
 from filters.steps import Candidate
+from filters.url_rules import UrlConfig, list_inputs
+from filters.variant import VariantConfig
 
-STEPS = ("read", "extract", "language", "quality")
+FUNNEL = ("read", "url", "extract", "repeated lines", "language", "blocks before quality", "quality", "blocks")
+"""The steps that may remove documents."""
 SHARD_MB = 128
 BATCH_DOCUMENTS = 64
 BATCH_BYTES = 32 << 20
@@ -36,11 +46,21 @@ class CurateConfig:
     """What is read, and what of it is kept."""
 
     inputs: tuple[str, ...] = ()
-    """Files or globs, local or s3://: .warc, .warc.wet, .jsonl, .parquet; .gz and .zst too. Empty: the sample crawl."""
+    """Files or globs: .warc, .warc.wet, .jsonl, .csv, .tsv, .parquet; .gz and .zst too; .paths listings of such files.
+    Local, s3://, https:// or hf://datasets/owner/name/. Empty: the index below, else the sample crawl."""
+    paths_prefix: str = COMMON_CRAWL
+    """What stands before the relative paths in a .paths listing."""
+    index: IndexConfig = field(default_factory=IndexConfig)
     fields: readers.FieldNames = field(default_factory=readers.FieldNames)
+    url: UrlConfig = field(default_factory=UrlConfig)
     extract: ExtractConfig = field(default_factory=ExtractConfig)
+    repeated_lines: RepeatedLinesConfig = field(default_factory=RepeatedLinesConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
+    blocks: tuple[BlockConfig, ...] = ()
+    """Filters and formatters of datatrove, run as they are, in this order."""
+    variant: VariantConfig = field(default_factory=VariantConfig)
+    personal_data: PersonalDataConfig = field(default_factory=PersonalDataConfig)
     max_broken_share: float = 0.1
     """Share of records that may be damaged (not merely unwanted) before the stage refuses to finish."""
     shard_mb: int = SHARD_MB
@@ -49,41 +69,69 @@ class CurateConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.max_broken_share <= 1:
             raise ConfigError(f"max_broken_share = {self.max_broken_share}: expected between 0 and 1")
+        if self.inputs and self.index.files:
+            raise ConfigError("index.files: expected none beside inputs; a run reads files or an index")
         if self.shard_mb < 1:
             raise ConfigError(f"shard_mb = {self.shard_mb}: expected 1 or more")
 
 
-def curate_stage(root: str, config: CurateConfig, crawl: Input | None = None) -> Stage:
-    """The stage over ``config.inputs``, or over the WARC files of a crawl stage where there are none.
+def curate_stages(root: str, config: CurateConfig, crawl: Input | None = None) -> list[Stage]:
+    """The stage ``curate``, behind those that count each site's lines if repeated ones are to be dropped.
+
+    The input is ``config.inputs``, the records that ``config.index`` picks, or else the WARC files of a crawl stage.
 
     Raises:
         UserError: no input, an input that is not there, or one whose format is not known.
     """
-    if config.inputs:
-        uris = readers.expand(config.inputs)
-        inputs = tuple(readers.fingerprint_inputs(uris))
-        plan: Callable[[], Sequence[Shard]] = functools.partial(readers.plan_shards, uris, config.shard_mb << 20)
-    elif crawl is not None:
-        inputs = (crawl,)
-        plan = functools.partial(_plan_crawl, crawl, config.shard_mb << 20)
-    else:
-        raise UserError("curate.inputs = []: expected at least one file or glob (or crawl.enabled = true)")
-    settings = to_dict(config)
-    for place in ("inputs", "max_broken_share"):  # identified by their content; without influence on the output
-        del settings[place]
-    if config.language.model_sha256:
-        del settings["language"]["model_uri"]
-    return Stage(
+    inputs, plan = _sources(config, crawl)
+    before: list[Stage] = []
+    if config.repeated_lines.enabled:
+        pages = functools.partial(pages_by_extraction, names=config.fields, config=config.extract)
+        settings = {"fields": to_dict(config.fields), "extract": to_dict(config.extract)}
+        lines = site_lines_stage(root, config.repeated_lines, inputs, plan, pages, settings)
+        before = [lines, repeated_lines_stage(root, config.repeated_lines, lines.as_input())]
+    repeated = before[-1].as_input() if before else None
+    stage = Stage(
         name="curate",
-        version=1,
+        version=3,
         root=root,
-        config=settings,
-        inputs=inputs,
+        config=_settings(config),
+        inputs=(*inputs, *list_inputs(config.url), *([repeated] if repeated else [])),
         plan=plan,
-        make_worker=functools.partial(CurateWorker, config),
+        make_worker=functools.partial(CurateWorker, config, repeated),
         actors=True,
         finish=functools.partial(_finish, config),
     )
+    return [*before, stage]
+
+
+def _settings(config: CurateConfig) -> dict[str, Any]:
+    """What the output depends on: not where files lie, which are inputs and known by their content."""
+    settings = to_dict(config)
+    for place in ("inputs", "paths_prefix", "max_broken_share"):
+        del settings[place]
+    for place in ("files", "paths_prefix"):
+        del settings["index"][place]
+    for found in settings["url"]["lists"]:
+        del found["uri"]
+    del settings["repeated_lines"]["partitions"]
+    if config.language.model_sha256:
+        del settings["language"]["model_uri"]
+    return settings
+
+
+def _sources(config: CurateConfig, crawl: Input | None) -> tuple[tuple[Input, ...], Callable[[], Sequence[Shard]]]:
+    """What identifies the input, and how it is cut into shards."""
+    shard_bytes = config.shard_mb << 20
+    if config.inputs:
+        uris = readers.expand(config.inputs, config.paths_prefix)
+        return tuple(readers.fingerprint_inputs(uris)), functools.partial(readers.plan_shards, uris, shard_bytes)
+    if config.index.files:
+        index = tuple(readers.fingerprint_inputs(common_crawl.index_files(config.index)))
+        return index, functools.partial(readers.plan_index, config.index, shard_bytes)
+    if crawl is not None:
+        return (crawl,), functools.partial(_plan_crawl, crawl, shard_bytes)
+    raise UserError("curate.inputs = []: expected at least one file or glob (or crawl.enabled = true)")
 
 
 def _plan_crawl(crawl: Input, shard_bytes: int) -> Sequence[Shard]:
@@ -94,14 +142,16 @@ def _plan_crawl(crawl: Input, shard_bytes: int) -> Sequence[Shard]:
 class CurateWorker:
     """Holds the steps with their models and memos, and does one shard after the other."""
 
-    def __init__(self, config: CurateConfig) -> None:
+    def __init__(self, config: CurateConfig, repeated: Input | None = None) -> None:
         self.config = config
-        self.steps = steps_of(config)
+        self.steps = steps_of(config, repeated)
 
     def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
         kept = out.table("documents", schema.documents(quality.SIGNALS))
         removed = out.table("removed", schema.removed(quality.SIGNALS))
         counters = collections.Counter({"documents_in": 0, "documents_kept": 0, "bytes_kept": 0, "broken": 0})
+        for step in self.steps:
+            step.begin_shard()
         for batch in _batches(readers.read(shard.spec, self.config.fields)):
             self._take_through(batch, counters)
             for candidate in batch:
@@ -125,8 +175,9 @@ class CurateWorker:
         for step in self.steps:
             step(batch)
             batch = [candidate for candidate in batch if not candidate.removed_by]
-            counters[f"after.{step.name}.documents"] += len(batch)
-            counters[f"after.{step.name}.bytes"] += sum(candidate.text_bytes for candidate in batch)
+            if step.name in FUNNEL:
+                counters[f"after.{step.name}.documents"] += len(batch)
+                counters[f"after.{step.name}.bytes"] += sum(candidate.text_bytes for candidate in batch)
 
 
 def _batches(raws: Iterable[readers.RawDocument]) -> Iterator[list[Candidate]]:
@@ -142,14 +193,23 @@ def _batches(raws: Iterable[readers.RawDocument]) -> Iterator[list[Candidate]]:
         yield batch
 
 
-def steps_of(config: CurateConfig) -> tuple[steps.Step, ...]:
-    """The steps in their order; makes their models and memos."""
-    return (
-        steps.Read(),
-        steps.Extract(config.extract),
-        steps.Language(config.language),
-        steps.Quality(config.quality),
-    )
+def steps_of(config: CurateConfig, repeated: Input | None = None) -> list[steps.Step]:
+    """The steps in their order, those that are switched off left out; makes their models and memos."""
+    before = [block for block in config.blocks if block.place == "before_quality"]
+    after = [block for block in config.blocks if block.place == "after_quality"]
+    wanted: list[tuple[bool, Callable[[], steps.Step]]] = [
+        (True, steps.Read),
+        (config.url.enabled, lambda: steps.Url(config.url)),
+        (True, lambda: steps.Extract(config.extract)),
+        (repeated is not None, lambda: steps.DropRepeatedLines(config.repeated_lines, cast(Input, repeated))),
+        (True, lambda: steps.Language(config.language)),
+        (bool(before), lambda: steps.Blocks(before, "blocks before quality")),
+        (True, lambda: steps.Quality(config.quality)),
+        (bool(after), lambda: steps.Blocks(after, "blocks")),
+        (config.variant.enabled, lambda: steps.Variant(config.variant)),
+        (config.personal_data.enabled, lambda: steps.PersonalData(config.personal_data)),
+    ]
+    return [make() for on, make in wanted if on]
 
 
 def _finish(config: CurateConfig, records: Sequence[ShardRecord], uri: str) -> Mapping[str, Any]:
@@ -163,7 +223,8 @@ def _finish(config: CurateConfig, records: Sequence[ShardRecord], uri: str) -> M
             f"curate.max_broken_share = {config.max_broken_share} allows; most in {worst.name}; see {uri}/removed"
         )
     funnel = [{"step": "in", "documents": total["documents_in"], "bytes": total["bytes_in"]}]
-    for step in STEPS:
-        counts = {kind: total.get(f"after.{step}.{kind}", 0) for kind in ("documents", "bytes")}
-        funnel.append({"step": step, **counts})
+    for step in FUNNEL:
+        if f"after.{step}.documents" in total:
+            counts = {kind: total[f"after.{step}.{kind}"] for kind in ("documents", "bytes")}
+            funnel.append({"step": step, **counts})
     return {"funnel": funnel, "broken_share": share}

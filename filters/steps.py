@@ -5,15 +5,22 @@ is dear to make (a model, a memo), so a worker makes them once. Their order and 
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from caravela.data import extract, readers
 from caravela.data.extract import ExtractConfig
-from filters import language, quality, words
+from caravela.manifest import Input
+from filters import datatrove_blocks, language, personal_data, quality, words
+from filters.datatrove_blocks import Block, BlockConfig
 from filters.language import LanguageConfig
+from filters.personal_data import PersonalDataConfig
 from filters.quality import QualityConfig
+from filters.repeated_lines import RepeatedLines, RepeatedLinesConfig, drop_repeated_lines, site_of
+from filters.url_rules import UrlConfig, UrlRules
+from filters.variant import VariantConfig, identify_variant
 
 
 @dataclass(slots=True)
@@ -49,16 +56,19 @@ class Candidate:
         return {**self.row, "metadata": metadata, **why}
 
 
-class Step(Protocol):
+class Step(ABC):
     """One step; it is given only candidates that no step before it has removed."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
 
+    def begin_shard(self) -> None:  # noqa: B027 - most steps carry nothing over
+        """Called before the first batch of a shard: nothing may carry over from one shard to the next."""
+
+    @abstractmethod
     def __call__(self, candidates: Sequence[Candidate]) -> None: ...
 
 
-class Read:
+class Read(Step):
     """Sets aside what the reader could not make sense of, or what is no page with text."""
 
     name = "read"
@@ -69,7 +79,21 @@ class Read:
                 candidate.remove(self.name, candidate.raw.problem, candidate.raw.detail)
 
 
-class Extract:
+class Url(Step):
+    """Removes by URL alone, before the page is parsed."""
+
+    name = "url"
+
+    def __init__(self, config: UrlConfig) -> None:
+        self.rules = UrlRules(config)
+
+    def __call__(self, candidates: Sequence[Candidate]) -> None:
+        for candidate in candidates:
+            if (decision := self.rules.decide(candidate.row["url"])) is not None:
+                candidate.remove(self.name, *decision)
+
+
+class Extract(Step):
     """HTML to its main text; text to text without mojibake and control characters."""
 
     name = "extract"
@@ -92,7 +116,27 @@ class Extract:
                 candidate.remove(self.name, page.reason)
 
 
-class Language:
+class DropRepeatedLines(Step):
+    """Drops the lines that a page shares with many others of its site."""
+
+    name = "repeated lines"
+
+    def __init__(self, config: RepeatedLinesConfig, repeated: Input) -> None:
+        self.config = config
+        self.lines = RepeatedLines.load(repeated)
+
+    def __call__(self, candidates: Sequence[Candidate]) -> None:
+        for candidate in candidates:
+            site = site_of(candidate.row["url"])
+            text, dropped = drop_repeated_lines(candidate.row["text"], site, self.lines, self.config)
+            if dropped:
+                candidate.set_text(text)
+                candidate.counts["lines_dropped"] = dropped
+            if not text.strip():
+                candidate.remove(self.name, "only_repeated_lines")
+
+
+class Language(Step):
     """Keeps the languages that are wanted; the runners-up are kept as metadata."""
 
     name = "language"
@@ -110,7 +154,7 @@ class Language:
                 candidate.remove(self.name, *decision)
 
 
-class Quality:
+class Quality(Step):
     """Measures every signal, then decides."""
 
     name = "quality"
@@ -125,3 +169,62 @@ class Quality:
             candidate.row.update(signals)
             if (decision := quality.decide(signals, self.config)) is not None:
                 candidate.remove(self.name, *decision)
+
+
+class Blocks(Step):
+    """datatrove's filters and formatters, or anybody's of that kind, as they are."""
+
+    def __init__(self, configs: Sequence[BlockConfig], name: str) -> None:
+        self.name = name
+        self.configs = configs
+        self.blocks: list[Block] = []
+
+    def begin_shard(self) -> None:
+        """Makes the blocks anew: some draw random numbers or count, and would depend on the shards before."""
+        self.blocks = datatrove_blocks.load_blocks(self.configs)
+
+    def __call__(self, candidates: Sequence[Candidate]) -> None:
+        for candidate in candidates:
+            known = {**candidate.metadata, "url": candidate.row["url"], "language": candidate.row["language"]}
+            outcome = datatrove_blocks.apply_all(self.blocks, candidate.row["text"], candidate.row["id"], known)
+            candidate.set_text(outcome.text)
+            added = {k: v for k, v in outcome.metadata.items() if k not in ("url", "language")}
+            candidate.metadata.update(added)
+            if outcome.reason:
+                candidate.counts["broken"] = int(outcome.broken)
+                candidate.remove(self.name, outcome.reason, outcome.detail)
+            elif not outcome.text.strip():
+                candidate.remove(self.name, "emptied")
+
+
+class Variant(Step):
+    """Labels pt-BR and pt-PT; removes nothing."""
+
+    name = "variant"
+
+    def __init__(self, config: VariantConfig) -> None:
+        self.config = config
+
+    def __call__(self, candidates: Sequence[Candidate]) -> None:
+        for candidate in candidates:
+            variant, score = identify_variant(candidate.row["text"], self.config)
+            candidate.row.update(variant=variant, variant_score=score)
+            candidate.counts[f"variant.{variant or 'unsure'}"] = 1
+
+
+class PersonalData(Step):
+    """Replaces personal data by placeholders; removes nothing."""
+
+    name = "personal_data"
+
+    def __init__(self, config: PersonalDataConfig) -> None:
+        self.config = config
+
+    def __call__(self, candidates: Sequence[Candidate]) -> None:
+        for candidate in candidates:
+            candidate.row["title"] = personal_data.mask(candidate.row["title"], self.config).text
+            masked = personal_data.mask(candidate.row["text"], self.config)
+            if masked.counts:
+                candidate.set_text(masked.text)
+                candidate.metadata["personal_data"] = dict(masked.counts)
+                candidate.counts.update({f"personal_data.{kind}": count for kind, count in masked.counts.items()})

@@ -15,7 +15,7 @@ from caravela.sample.crawl import SampleCrawlConfig, crawl_stage
 from caravela.stages import Stage
 from caravela.train.config import TrainConfig
 from caravela.train.launch import pretrain_stage
-from filters.curate import CurateConfig, curate_stage
+from filters.curate import CurateConfig, curate_stages
 from filters.dedup.config import DedupConfig
 from filters.dedup.stages import clusters_stage, dedup_stage, duplicates_stage, signatures_stage
 
@@ -43,6 +43,7 @@ class RoadConfig:
             raise ConfigError('root = "": expected a folder or s3://bucket/prefix')
 
 
+CURATE_STAGES = ("site_lines", "repeated_lines", "curate")
 DEDUP_STAGES = ("signatures", "duplicates", "clusters", "dedup")
 
 
@@ -50,8 +51,8 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     """Every stage by name, in the order in which they run. Nothing is run or written by this."""
     root = storage.absolute(config.root)
     crawl = crawl_stage(root, config.crawl) if config.crawl.enabled else None
-    curate = curate_stage(root, config.curate, crawl.as_input() if crawl else None)
-    curated = curate.as_input()
+    curation = curate_stages(root, config.curate, crawl.as_input() if crawl else None)
+    curated = curation[-1].as_input()
     signatures = signatures_stage(root, config.dedup, curated)
     duplicates = duplicates_stage(root, config.dedup, signatures.as_input())
     clusters = clusters_stage(root, config.dedup, signatures.as_input(), duplicates.as_input())
@@ -63,7 +64,7 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     trained, tokens = pretrain.as_input(), tokenizer.as_input()
     evaluate = evaluate_stage(root, config.evaluate, trained, pack.as_input(), tokens)
     export = export_stage(root, config.export, trained, tokens, evaluate.as_input())
-    before = [curate, signatures, duplicates, clusters, dedup, tokenizer, pack, pretrain, evaluate, export]
+    before = [*curation, signatures, duplicates, clusters, dedup, tokenizer, pack, pretrain, evaluate, export]
     if crawl:
         before.insert(0, crawl)
     report = report_stage(root, config.report, [stage.as_input() for stage in before])

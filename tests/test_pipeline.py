@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -67,6 +68,32 @@ def test_pipeline_model_loads_in_transformers(quiet: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     inputs = tokenizer("A praça", return_tensors="pt")
     assert model(**inputs).logits.shape[-1] == len(tokenizer) == 1024
+
+
+def test_generate_continues_a_prompt_with_the_exported_model(quiet: str, tmp_path: Path) -> None:
+    folder = storage.join(quiet, manifest.read_run_index(quiet)["export"])
+    generate = [
+        sys.executable,
+        "jobs/generate.py",
+        "--prompt",
+        "A praça",
+        "--max-new-tokens",
+        "4",
+        "--temperature",
+        "0",
+    ]
+    done = run([*generate, "--model", folder])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("A praça")
+    assert "no exported model here" in one_error_line(run([*generate, "--model", str(tmp_path)]))
+
+
+def test_with_local_s3_gives_the_command_a_bucket_and_its_status() -> None:
+    code = "import boto3; boto3.client('s3').put_object(Bucket='b1', Key='k', Body=b'123'); raise SystemExit(7)"
+    wrapped = [sys.executable, "jobs/with_local_s3.py", "--bucket", "b1", "--", sys.executable, "-c", code]
+    done = run(wrapped)
+    assert done.returncode == 7, done.stderr
+    assert "1 objects in s3://b1" in done.stdout
 
 
 def test_pipeline_again_does_nothing_and_is_quick(quiet: str) -> None:

@@ -8,8 +8,11 @@ import pytest
 
 from caravela.errors import UserError
 from caravela.manifest import Manifest
-from filters.curate import CurateConfig, curate_stage
+from filters.curate import CurateConfig, curate_stages
+from filters.datatrove_blocks import BlockConfig
 from filters.quality import SIGNALS
+from filters.repeated_lines import RepeatedLinesConfig
+from filters.url_rules import UrlConfig, UrlPatterns
 from tests.road_without_ray import finish
 
 TEXTS = Path(__file__).parents[2] / "platform" / "caravela" / "sample" / "texts"
@@ -27,7 +30,7 @@ def curated(tmp_path: Path, lines: list[object], **settings: object) -> Manifest
     path = tmp_path / "in.jsonl"
     path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
     config = CurateConfig(inputs=(str(path),), **settings)  # type: ignore[arg-type]
-    return finish(curate_stage(str(tmp_path / "run"), config))
+    return [finish(stage) for stage in curate_stages(str(tmp_path / "run"), config)][-1]
 
 
 def test_curate_gives_each_document_one_place_and_one_reason(tmp_path: Path) -> None:
@@ -83,12 +86,50 @@ def test_curate_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_curate_thresholds_change_the_directory_and_paths_do_not(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "x"}\n')
     inputs = (str(tmp_path / "in.jsonl"),)
-    base = curate_stage("run", CurateConfig(inputs=inputs))
-    assert curate_stage("elsewhere", CurateConfig(inputs=inputs)).fingerprint == base.fingerprint
-    assert curate_stage("run", CurateConfig(inputs=inputs, shard_mb=7)).fingerprint != base.fingerprint
-    assert curate_stage("run", CurateConfig(inputs=inputs, max_broken_share=1.0)).fingerprint == base.fingerprint
+    (base,) = curate_stages("run", CurateConfig(inputs=inputs))
+    assert curate_stages("elsewhere", CurateConfig(inputs=inputs))[-1].fingerprint == base.fingerprint
+    assert curate_stages("run", CurateConfig(inputs=inputs, shard_mb=7))[-1].fingerprint != base.fingerprint
+    assert curate_stages("run", CurateConfig(inputs=inputs, max_broken_share=1.0))[-1].fingerprint == base.fingerprint
 
 
 def test_curate_without_input_says_what_to_set() -> None:
     with pytest.raises(UserError, match=r"curate\.inputs"):
-        curate_stage("run", CurateConfig())
+        curate_stages("run", CurateConfig())
+
+
+def test_curate_takes_documents_through_every_optional_step(tmp_path: Path) -> None:
+    brazilian, european = sample("pt-BR", "news"), sample("pt-PT", "news")
+    done = curated(
+        tmp_path,
+        [
+            {"id": "denied", "text": brazilian, "url": "https://www.spam.example/a"},
+            {"id": "braces", "text": brazilian + "\nif (x) { y }"},
+            {"id": "brazilian", "text": brazilian + "\nEscreva para fulano@exemplo.com.br e peça a receita."},
+            {"id": "european", "text": european},
+        ],
+        url=UrlConfig(deny=UrlPatterns(domains=("spam.example",))),
+        blocks=(BlockConfig(name="C4QualityFilter", arguments={"filter_no_terminal_punct": False}),),
+    )
+    removed = {row["id"]: (row["stage"], row["reason"]) for row in rows(done, "removed")}
+    assert removed["denied"] == ("url", "deny_domain")
+    assert removed["braces"][0] == "blocks"
+    kept = {row["id"]: row for row in rows(done, "documents")}
+    assert {name: row["variant"] for name, row in kept.items()} == {"brazilian": "pt-BR", "european": "pt-PT"}
+    assert "fulano@exemplo" not in str(kept["brazilian"]["text"])
+    assert json.loads(str(kept["brazilian"]["metadata"]))["personal_data"] == {"email": 1}
+    assert done.counters["personal_data.email"] == 1
+    assert [entry["step"] for entry in done.summary["funnel"]] == [
+        "in", "read", "url", "extract", "language", "quality", "blocks"
+    ]  # fmt: skip
+
+
+def test_curate_drops_lines_that_a_site_repeats(tmp_path: Path) -> None:
+    menu = "Assine a newsletter e receba as notícias da semana em primeira mão."
+    texts = [sample("pt-BR", register) for register in ("news", "encyclopedia", "howto", "technical", "shop")]
+    lines: list[object] = [
+        {"id": str(i), "text": f"{menu}\n{text}", "url": f"https://site.example/{i}"} for i, text in enumerate(texts)
+    ]
+    done = curated(tmp_path, lines, repeated_lines=RepeatedLinesConfig(enabled=True, min_pages=5))
+    every = rows(done, "documents") + rows(done, "removed")
+    assert {row["id"]: row["text"] for row in every} == {str(i): text.strip() for i, text in enumerate(texts)}
+    assert done.counters["lines_dropped"] == 5
