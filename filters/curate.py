@@ -6,7 +6,7 @@ to text, encoding repaired), ``language``, ``quality``, ``blocks`` (of datatrove
 (pt-BR or pt-PT) and ``personal_data`` (replaced by placeholders). Signals are stored for both tables; thresholds are
 in the config.
 
-Cost on one core: extraction about 70 pages/s; language and quality about 1 MB/s of text.
+Cost on one core: extraction about 50 pages/s; of text, language 6 MB/s, quality 14 to 35, variant 9, personal data 130.
 """
 
 import collections
@@ -37,8 +37,8 @@ from filters.variant import VariantConfig
 FUNNEL = ("read", "url", "extract", "repeated lines", "language", "blocks before quality", "quality", "blocks")
 """The steps that may remove documents."""
 SHARD_MB = 128
-BATCH_DOCUMENTS = 64
-BATCH_BYTES = 32 << 20
+BATCH_DOCUMENTS = 256
+BATCH_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)

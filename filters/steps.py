@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from caravela.data import extract, readers
 from caravela.data.extract import ExtractConfig
 from caravela.manifest import Input
@@ -18,9 +20,11 @@ from filters.datatrove_blocks import Block, BlockConfig
 from filters.language import LanguageConfig
 from filters.personal_data import PersonalDataConfig
 from filters.quality import QualityConfig
+from filters.quality_batch import measure_batch
 from filters.repeated_lines import RepeatedLines, RepeatedLinesConfig, drop_repeated_lines, site_of
 from filters.url_rules import UrlConfig, UrlRules
 from filters.variant import VariantConfig, identify_variant
+from filters.word_table import WordTable
 
 
 @dataclass(slots=True)
@@ -155,17 +159,19 @@ class Language(Step):
 
 
 class Quality(Step):
-    """Measures every signal, then decides."""
+    """Measures every signal of the whole batch in compiled code, then decides document by document."""
 
     name = "quality"
 
     def __init__(self, config: QualityConfig) -> None:
         self.config = config
-        self.splitter = words.WordSplitter()
+        self.table = WordTable(words.WordSplitter())
 
     def __call__(self, candidates: Sequence[Candidate]) -> None:
-        for candidate in candidates:
-            signals = quality.measure(candidate.row["text"], self.splitter, self.config)
+        text = pa.array([candidate.row["text"] for candidate in candidates], pa.large_string())
+        measured = measure_batch(text, self.table, self.config)
+        for i, candidate in enumerate(candidates):
+            signals = {name: float(values[i]) for name, values in measured.items()}
             candidate.row.update(signals)
             if (decision := quality.decide(signals, self.config)) is not None:
                 candidate.remove(self.name, *decision)

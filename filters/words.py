@@ -12,7 +12,7 @@ Two things do not follow from the chunk alone, and one is left out:
 
 * After splitting, spaCy joins tokens that together spell a special case ("foo:)" is ``foo :)``), the longest sequence
   first. It looks for them across single blanks too, where they join nothing but hide a shorter one: "foo:) )" is
-  ``foo : ) )``. A text in which this can happen goes to spaCy whole.
+  ``foo : ) )``. Chunks between which this can happen go to spaCy together.
 * The word IS_ALPHA. spaCy 3.8 keeps a pointer to freed memory once it has met that word in a memory zone; after that
   datatrove drops the word, or fails, as memory happens to lie. Here it is a word like any other.
 * spaCy's time grows with the square of a chunk's length, so a chunk of more than 50,000 characters is cut into pieces
@@ -54,8 +54,9 @@ class WordSplitter:
         self._unjoined = _tokenizer(self._vocab, rules, joins=False)
         split_only = _tokenizer(self._vocab, {})
         sequences = [tokens for text in rules if len(tokens := [token.text for token in split_only(text)]) > 1]
+        self.special_cases = tuple(rules)
         self._joinable = re.compile("|".join(re.escape("".join(tokens)) for tokens in sequences))
-        self._neighbours = {pair for tokens in sequences for pair in pairwise(tokens)}
+        self.neighbours = {pair for tokens in sequences for pair in pairwise(tokens)}
         self._bytes_per_half = memo_bytes // 2
         self._recent_bytes = 0
         self._recent: dict[str, tuple[str, ...]] = {}
@@ -76,9 +77,30 @@ class WordSplitter:
                 self._forget_older()
                 missing = distinct
             self._learn(missing)
-        if not self._joined.keys().isdisjoint(distinct) and self._depends_on_neighbours(chunks):
-            return [token for token in self._tokens(self._tokenizer, text) if not token.isspace()]
+        if not self._joined.keys().isdisjoint(distinct) and any(
+            self._may_reach_across(left, right)
+            for left, right in pairwise(chunks)
+            if left in self._joined or right in self._joined
+        ):
+            return self._words_in_context(text, chunks)
         return list(chain.from_iterable(map(self._recent.__getitem__, chunks)))
+
+    def _words_in_context(self, text: str, chunks: list[str]) -> list[str]:
+        """Words of a text in which joins depend on the chunks beside: such chunks go to spaCy together, as written."""
+        spans = [match.span() for match in re.finditer(r"\S+", text)]
+        words: list[str] = []
+        start = 0
+        while start < len(chunks):
+            stop = start + 1
+            while stop < len(chunks) and self._may_reach_across(chunks[stop - 1], chunks[stop]):
+                stop += 1
+            if stop - start == 1 or self._joined.keys().isdisjoint(chunks[start:stop]):
+                words += chain.from_iterable(map(self._recent.__getitem__, chunks[start:stop]))
+            else:
+                tokens = self._tokens(self._tokenizer, text[spans[start][0] : spans[stop - 1][1]])
+                words += [token for token in tokens if not token.isspace()]
+            start = stop
+        return words
 
     def _forget_older(self) -> None:
         self._older, self._recent, self._recent_bytes = self._recent, {}, 0
@@ -94,25 +116,25 @@ class WordSplitter:
                 new.append(chunk)
         if not new:
             return
-        self._recent.update(self._tokens_per_chunk(self._tokenizer, new))
-        suspects = [chunk for chunk in new if self._joinable.search(chunk)]
-        for chunk, tokens in self._tokens_per_chunk(self._unjoined, suspects):
-            if tokens != self._recent[chunk]:
-                self._joined[chunk] = (tokens[0], tokens[-1])
+        tokens, joined = self.tokens_of(new)
+        self._recent.update(tokens)
+        self._joined.update(joined)
 
-    def _depends_on_neighbours(self, chunks: list[str]) -> bool:
-        """Whether a chunk with joined tokens stands where a longer sequence may reach into a chunk beside it.
+    def tokens_of(self, chunks: list[str]) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, str]]]:
+        """The tokens of chunks, past the memo; and, where some were joined, the first and last as they were before."""
+        tokens = dict(self._tokens_per_chunk(self._tokenizer, chunks))
+        suspects = [chunk for chunk in chunks if self._joinable.search(chunk)]
+        unjoined = self._tokens_per_chunk(self._unjoined, suspects)
+        return tokens, {chunk: (before[0], before[-1]) for chunk, before in unjoined if before != tokens[chunk]}
 
-        Longer sequences only ever take a join away, so chunks without one need no look; and to reach across the blank,
-        a sequence must hold the two tokens on its sides, one after the other.
+    def _may_reach_across(self, left: str, right: str) -> bool:
+        """Whether a longer sequence may reach across the blank between two chunks and take a join away.
+
+        For that it must hold the tokens on the two sides of the blank, as before joining, one after the other.
         """
-        for left, right in pairwise(chunks):
-            if left in self._joined or right in self._joined:
-                last = self._joined[left][1] if left in self._joined else self._recent[left][-1]
-                first = self._joined[right][0] if right in self._joined else self._recent[right][0]
-                if (last, first) in self._neighbours:
-                    return True
-        return False
+        last = self._joined[left][1] if left in self._joined else self._recent[left][-1]
+        first = self._joined[right][0] if right in self._joined else self._recent[right][0]
+        return (last, first) in self.neighbours
 
     def _tokens_per_chunk(self, tokenizer: "Tokenizer", chunks: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Tokenises the chunks in one go, a line each: no special case reaches over the token of a line's end."""

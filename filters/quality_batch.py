@@ -1,0 +1,121 @@
+"""Quality signals of many texts at once: the numbers of ``quality.measure``, bit for bit, at 33 MB/s instead of 2.
+
+In: an Arrow string array, a word table and the config. Out: one float64 array per name in ``quality.SIGNALS``, and from
+those the first rule that each text breaks.
+
+The kernels count, and each ratio is one division of two integers, as in ``measure``. What they leave out goes to
+``measure``: texts with a chunk of more than 50,000 bytes, and those in which spaCy joins tokens across a blank.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from filters import quality_kernels as kernels
+from filters.byte_kernels import I64, U8
+from filters.quality import DUPLICATED_N_GRAMS, RULES, SIGNALS, TOP_N_GRAMS, QualityConfig, measure
+from filters.quality_kernels import COUNTS
+from filters.word_kernels import UNFIT, UNKNOWN
+from filters.word_table import WordTable
+
+F64 = npt.NDArray[np.float64]
+MISSING_ROWS = 1 << 14  # unknown chunks handed to spaCy at a time
+
+_CLASSES = kernels.byte_classes()
+_RATIOS = {
+    "dup_para_frac": ("dup_paragraphs", "paragraphs"),
+    "dup_para_char_frac": ("dup_paragraph_characters", "characters"),
+    "dup_line_frac": ("dup_pieces", "pieces"),
+    "dup_line_char_frac": ("dup_piece_characters", "characters"),
+    **{f"top_{n}_gram": (f"top_{n}", "characters") for n in TOP_N_GRAMS},
+    **{f"duplicated_{n}_n_grams": (f"repeated_{n}", "characters") for n in DUPLICATED_N_GRAMS},
+    "line_punct_ratio": ("punct_lines", "lines"),
+    "short_line_ratio": ("short_lines", "lines"),
+    "char_dup_ratio": ("dup_line_characters", "characters_in_lines"),
+    "list_ratio": ("newlines", "tokens"),
+    "avg_word_length": ("word_characters", "words"),
+    "hash_ratio": ("hashes", "tokens"),
+    "ellipsis_ratio": ("ellipses", "tokens"),
+    "bullet_lines_ratio": ("bullet_lines", "split_lines"),
+    "ellipsis_lines_ratio": ("ellipsis_lines", "split_lines"),
+    "alpha_words_ratio": ("alpha_words", "tokens"),
+}
+
+
+def measure_batch(text: pa.Array, table: WordTable, config: QualityConfig) -> dict[str, F64]:
+    """Every signal of every text, equal to ``measure(text, table.splitter, config)``; a null counts as empty."""
+    counts, status = _counts(text, table, config)
+    by_name = {name: counts[:, k] for k, name in enumerate(COUNTS)}
+    by_name["characters_in_lines"] = by_name["characters"] - by_name["newlines"]
+    signals = {
+        name: _ratios(*(by_name[part] for part in _RATIOS[name])) if name in _RATIOS else by_name[name].astype(float)
+        for name in SIGNALS
+    }
+    for unfit in np.flatnonzero(status == UNFIT):
+        for name, value in measure(text[int(unfit)].as_py(), table.splitter, config).items():
+            signals[name][unfit] = value
+    return signals
+
+
+def first_broken_rules(signals: Mapping[str, F64], config: QualityConfig) -> npt.NDArray[np.int64]:
+    """For each text the place in ``quality.RULES`` of the first broken rule, -1 for one to keep; as ``decide`` does."""
+    first = np.full(len(signals["characters"]), -1)
+    for place in reversed(range(len(RULES))):
+        rule = RULES[place]
+        limits = getattr(config, rule.filter)
+        limit = 1 if rule.limit is None else getattr(limits, rule.limit)
+        if not limits.enabled or limit == 0:
+            continue
+        values = signals[rule.signal]
+        broken = values > limit if rule.side == "above" else values < limit
+        if rule.signal == "line_punct_ratio" and limits.line_punct_exclude_zero:
+            broken &= values != 0
+        first[broken] = place
+    return first
+
+
+def _counts(text: pa.Array, table: WordTable, config: QualityConfig) -> tuple[I64, U8]:
+    stop_words = table.prepare(config.signals.stop_words)
+    data, borders = _utf8_buffers(text)
+    counts, status = np.zeros((len(text), len(COUNTS)), np.int64), np.zeros(len(text), np.uint8)
+    missing = np.zeros((MISSING_ROWS, 2), np.int64)
+    todo, begin = np.arange(len(text)), 0
+    while len(todo):
+        stopped = kernels.count_texts(
+            data,
+            borders,
+            todo,
+            begin,
+            table.arrays,
+            _CLASSES,
+            config.signals.short_line_length,
+            stop_words,
+            missing,
+            counts,
+            status,
+        )
+        spans = missing[1 : missing[0, 0] + 1]
+        table.learn([data[start:end].tobytes().decode("utf-8") for start, end in spans])
+        missing[0, 0] = 0
+        if stopped < len(todo):
+            table.grow(kernels.LONGEST_CHUNK)
+            begin = stopped
+        else:
+            todo, begin = todo[status[todo] == UNKNOWN], 0
+    return counts, status
+
+
+def _utf8_buffers(text: pa.Array) -> tuple[U8, I64]:
+    """The bytes of a string column and the ``len(text) + 1`` borders in them, without a copy of the text."""
+    large = text.fill_null("").cast(pa.large_string())
+    _, offsets, data = large.buffers()
+    if not len(large):
+        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+    borders = np.frombuffer(offsets, np.int64)[large.offset : large.offset + len(large) + 1]
+    return np.frombuffer(data or b"", np.uint8), borders
+
+
+def _ratios(part: I64, whole: I64) -> F64:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole != 0)

@@ -1,0 +1,438 @@
+r"""The counts behind the quality signals, compiled: straight from Arrow's UTF-8 buffers, no Python object per word.
+
+In: UTF-8 bytes with borders, and the arrays of ``filters.word_table`` (chunk → token ids → length and kind). Out:
+one row of integers per text, in the order of ``COUNTS``. Nothing is estimated: where hashes are equal, bytes are
+compared.
+
+One pass over the bytes finds the white-space chunks (white space as ``str.split`` has it), the lines (as
+``split("\n")`` and as ``splitlines``) and the ellipses, and copies everything that is not white space into one row of
+bytes: that is what all tokens joined together look like.
+
+Repeated n-grams of five to ten tokens: equal ones begin with equal bytes. So a start whose next 16 bytes occur nowhere
+else at a token's start cannot repeat for any n, and only the other starts (16 % of all) are looked up per n; longer
+n-grams are held against longer stretches.
+"""
+
+# To mypy an item of an array is no int; to Numba it is.
+# mypy: disable-error-code="arg-type,assignment,return-value,no-any-return,call-arg"
+
+import numba
+import numpy as np
+
+from filters.byte_kernels import (
+    I32,
+    I64,
+    SHIFT,
+    U8,
+    U64,
+    characters_in,
+    code_at,
+    first_equal,
+    hash_of,
+    mixed,
+    new_heads,
+    prefetch,
+    wide_space,
+)
+from filters.word_kernels import (
+    DONE,
+    LENGTH_BITS,
+    LENGTH_MASK,
+    TERMINAL,
+    UNFIT,
+    Tables,
+    Work,
+    home_of,
+    key_of,
+    look_up,
+)
+
+COUNTS = (
+    *("characters", "newlines", "hashes", "ellipses"),
+    *("paragraphs", "dup_paragraphs", "dup_paragraph_characters"),
+    *("pieces", "dup_pieces", "dup_piece_characters"),
+    *("lines", "punct_lines", "short_lines", "dup_line_characters"),
+    *("split_lines", "bullet_lines", "ellipsis_lines"),
+    *("tokens", "words", "word_characters", "alpha_words", "stop_words"),
+    *("top_2", "top_3", "top_4"),
+    *("repeated_5", "repeated_6", "repeated_7", "repeated_8", "repeated_9", "repeated_10"),
+)
+"""``pieces`` are what line breaks divide (several in a row count as one break), ``lines`` are not blank,
+``split_lines`` are those of ``str.splitlines``."""
+_CHARACTERS, _NEWLINES, _HASHES, _ELLIPSES = 0, 1, 2, 3
+_PARAGRAPHS, _PIECES, _LINES, _SPLIT_LINES, _TOKENS, _TOP, _REPEATED = 4, 7, 10, 14, 17, 22, 25
+
+LONGEST_CHUNK = 50_000
+"""Bytes; a text with a longer chunk is not for these kernels."""
+
+# What a byte can begin, beside an ordinary character.
+_SPACE, _LEAD, _DOT, _HASH = 1, 2, 3, 4
+
+
+def byte_classes() -> U8:
+    """Byte → 0 for an ordinary one, or which kind of look it needs."""
+    classes = np.zeros(256, np.uint8)
+    classes[[*range(0x09, 0x0E), *range(0x1C, 0x21)]] = _SPACE
+    classes[[0xC2, 0xE1, 0xE2, 0xE3]] = _LEAD
+    classes[ord(".")] = _DOT
+    classes[ord("#")] = _HASH
+    return classes
+
+
+@numba.njit(cache=True, nogil=True)
+def _ends_in_ellipsis(data: U8, start: int, end: int) -> bool:
+    if end - start < 3:
+        return False
+    a, b, c = data[end - 3], data[end - 2], data[end - 1]
+    dots = a == ord(".") and b == ord(".") and c == ord(".")
+    return dots or (a == 0xE2 and b == 0x80 and c == 0xA6)
+
+
+@numba.njit(cache=True, nogil=True)
+def _scan(data: U8, start: int, end: int, classes: U8, tables: Tables, work: Work, row: I64) -> int:
+    """One pass over the bytes of a text; returns DONE, or UNFIT where a chunk is too long."""
+    i, at, pieces, chunks, compact = start, 0, 0, 0, work.compact
+    newlines = hashes = ellipses = split_lines = bullets = ellipsis_lines = 0
+    piece_start, piece_blank = start, True
+    line_start, line_blank, line_bullet, line_ellipsis = start, True, False, False
+    work.edges[0] = work.edges[1] = start
+    while True:
+        chunk_start, chunk_at, width = i, at, 0
+        while i < end:
+            byte = data[i]
+            kind = classes[byte]
+            if kind != 0:
+                if kind == _SPACE:
+                    width = 1
+                    break
+                if kind == _DOT:
+                    dots = 0
+                    while i < end and data[i] == byte:
+                        compact[at] = byte
+                        i += 1
+                        at += 1
+                        dots += 1
+                    ellipses += dots // 3
+                    continue
+                if kind == _HASH:
+                    hashes += 1
+                else:
+                    width = wide_space(data, i, end)
+                    if width != 0:
+                        break
+                    if byte == 0xE2 and i + 2 < end and data[i + 1] == 0x80 and data[i + 2] == 0xA6:
+                        ellipses += 1
+            compact[at] = byte
+            i += 1
+            at += 1
+        length = i - chunk_start
+        if length:
+            if length > LONGEST_CHUNK:
+                return UNFIT
+            first, second = key_of(compact, chunk_at, length)
+            home = home_of(first, second, np.uint64(length), tables.chunks.shape[0])
+            prefetch(tables.chunks, home)
+            work.chunks[chunks, 0], work.chunks[chunks, 1], work.chunks[chunks, 2] = chunk_at, length, chunk_start
+            chunks += 1
+            if work.edges[1] == start:
+                work.edges[0] = chunk_start
+            work.edges[1] = i
+            if line_blank:
+                line_bullet = data[chunk_start] == ord("-") or (
+                    length >= 3
+                    and data[chunk_start] == 0xE2
+                    and data[chunk_start + 1] == 0x80
+                    and data[chunk_start + 2] == 0xA2
+                )
+            line_blank = piece_blank = False
+            line_ellipsis = _ends_in_ellipsis(data, chunk_start, i)
+        if i >= end:
+            break
+        byte = data[i]
+        line_break = (
+            0x0A <= byte <= 0x0D
+            or 0x1C <= byte <= 0x1E
+            or (width == 2 and data[i + 1] == 0x85)
+            or (width == 3 and byte == 0xE2 and data[i + 1] == 0x80 and data[i + 2] in (0xA8, 0xA9))
+        )
+        if line_break:
+            if byte == 0x0A and i > start and data[i - 1] == 0x0D:
+                pass  # the line ended before the carriage return
+            else:
+                split_lines += 1
+                bullets += line_bullet
+                ellipsis_lines += line_ellipsis
+                line_blank, line_bullet, line_ellipsis = True, False, False
+            line_start = i + width
+            if byte == 0x0A:
+                newlines += 1
+                if i > piece_start:
+                    work.pieces[pieces, 0], work.pieces[pieces, 1] = piece_start - start, i - start
+                    work.pieces[pieces, 2] = piece_blank
+                    pieces += 1
+                piece_start, piece_blank = i + 1, True
+        i += width
+    if end > line_start:
+        split_lines += 1
+        bullets += line_bullet
+        ellipsis_lines += line_ellipsis
+    if end > piece_start:
+        work.pieces[pieces, 0], work.pieces[pieces, 1] = piece_start - start, end - start
+        work.pieces[pieces, 2] = piece_blank
+        pieces += 1
+    work.edges[2], work.edges[4] = pieces, chunks
+    row[_NEWLINES], row[_HASHES], row[_ELLIPSES] = newlines, hashes, ellipses
+    row[_SPLIT_LINES], row[_SPLIT_LINES + 1], row[_SPLIT_LINES + 2] = split_lines, bullets, ellipsis_lines
+    return DONE
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_lines(data: U8, start: int, end: int, short: int, kinds: U8, work: Work, row: I64) -> None:
+    pieces = work.edges[2]
+    begins, ends = np.empty(pieces, np.int64), np.empty(pieces, np.int64)
+    heads, hashes = new_heads(pieces), np.empty(pieces, np.uint64)
+    total = duplicates = duplicate_characters = lines = punct = shorts = line_duplicates = 0
+    for k in range(pieces):
+        begins[k], ends[k] = start + work.pieces[k, 0], start + work.pieces[k, 1]
+        characters, blank = characters_in(data, begins[k], ends[k]), work.pieces[k, 2] != 0
+        total += characters
+        repeats = first_equal(data, begins, ends, heads, hashes, k) >= 0
+        if repeats:
+            duplicates += 1
+            duplicate_characters += characters
+        if not blank:
+            lines += 1
+            shorts += characters <= short
+            last = ends[k] - 1
+            while (data[last] & 0xC0) == 0x80:
+                last -= 1
+            punct += (kinds[code_at(data, last)[0]] & TERMINAL) != 0
+            if repeats:
+                line_duplicates += characters
+    # Line breaks at either end leave an empty piece there, and an empty text is one.
+    empty = 1 if start == end else np.int64(data[start] == 0x0A) + np.int64(data[end - 1] == 0x0A)
+    row[_CHARACTERS] = total + row[_NEWLINES]
+    row[_PIECES], row[_PIECES + 1] = pieces + empty, duplicates + max(0, empty - 1)
+    row[_PIECES + 2] = duplicate_characters
+    row[_LINES], row[_LINES + 1], row[_LINES + 2], row[_LINES + 3] = lines, punct, shorts, line_duplicates
+
+    paragraphs = 0
+    for k in range(pieces):
+        begin, stop = max(begins[k], work.edges[0]), min(ends[k], work.edges[1])
+        if begin >= stop:
+            continue
+        if paragraphs and begin == ends[paragraphs - 1] + 1:
+            ends[paragraphs - 1] = stop
+        else:
+            begins[paragraphs], ends[paragraphs] = begin, stop
+            paragraphs += 1
+    row[_PARAGRAPHS] = max(1, paragraphs)
+    row[_PARAGRAPHS + 1] = row[_PARAGRAPHS + 2] = 0
+    heads[:] = -1
+    for k in range(paragraphs if paragraphs > 1 else 0):
+        if first_equal(data, begins, ends, heads, hashes, k) >= 0:
+            row[_PARAGRAPHS + 1] += 1
+            row[_PARAGRAPHS + 2] += characters_in(data, begins[k], ends[k])
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_words(tables: Tables, stop_words: int, work: Work, row: I64) -> None:
+    """Counts of words. The stop words are the first tokens of the table."""
+    tokens, ids, starts = work.edges[3], work.ids, work.starts
+    stops = np.zeros(stop_words, np.bool_)
+    size = characters = words = word_characters = alpha = 0
+    for k in range(tokens):
+        starts[k, 0], starts[k, 1] = size, characters
+        identity = ids[k]
+        info = tables.info[identity]
+        length = np.int64((info >> LENGTH_BITS) & LENGTH_MASK)
+        size += np.int64(info & LENGTH_MASK)
+        characters += length
+        word = np.int64((info >> np.uint64(40)) & np.uint64(1))
+        words += word
+        word_characters += word * length
+        alpha += np.int64((info >> np.uint64(41)) & np.uint64(1))
+        if identity < stop_words:
+            stops[identity] = True
+    starts[tokens, 0], starts[tokens, 1] = size, characters
+    row[_TOKENS], row[_TOKENS + 1], row[_TOKENS + 2], row[_TOKENS + 3] = tokens, words, word_characters, alpha
+    row[_TOKENS + 4] = stops.sum()
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_top(work: Work, row: I64) -> None:
+    """Characters in all occurrences of the most frequent two, three and four tokens; of equals, the first.
+
+    An n-gram is named by a number, and the next longer one by that number and its last token. What occurs once is left
+    out from then on, as nothing longer can occur twice.
+    """
+    tokens, ids = work.edges[3], work.ids
+    heads = new_heads(tokens)
+    mask = heads.shape[0] - 1
+    names, shorter = np.empty(tokens, np.int32), np.empty(tokens, np.int32)
+    counts, shorter_counts = np.empty(tokens, np.int32), np.empty(tokens, np.int32)
+    keys, places = np.empty(tokens, np.uint64), np.empty(tokens, np.int32)
+    for n in range(2, 5):
+        row[_TOP + n - 2] = 0
+        if tokens < n:
+            continue
+        if n > 2:
+            names, shorter = shorter, names
+            counts, shorter_counts = shorter_counts, counts
+        entries, cleared = 0, n == 2
+        for k in range(tokens - n + 1):
+            if n == 2:
+                key = (np.uint64(ids[k]) << SHIFT) | np.uint64(ids[k + 1])
+            else:
+                a, b = shorter[k], shorter[k + 1]
+                if a < 0 or b < 0 or shorter_counts[a] < 2 or shorter_counts[b] < 2:
+                    names[k] = -1
+                    continue
+                key = (np.uint64(a) << SHIFT) | np.uint64(ids[k + n - 1])
+            if not cleared:
+                heads[:] = -1
+                cleared = True
+            slot = np.int64(mixed(key, np.uint64(n)) & np.uint64(mask))
+            while heads[slot] >= 0 and keys[heads[slot]] != key:
+                slot = (slot + 1) & mask
+            if heads[slot] < 0:
+                heads[slot] = entries
+                keys[entries], counts[entries], places[entries] = key, 0, k
+                entries += 1
+            counts[heads[slot]] += 1
+            names[k] = heads[slot]
+        best, place = 1, 0
+        for entry in range(entries):
+            if counts[entry] > best:
+                best, place = counts[entry], places[entry]
+        row[_TOP + n - 2] = best * (work.starts[place + n, 1] - work.starts[place, 1] + n - 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _suspects(work: Work, n: int, window: int, places: I32, count: int, heads: I32, hashes: U64) -> int:
+    """Keeps those of the ``count`` places where a repeated n-gram of ``n`` or more tokens may start; returns how many.
+
+    Their next ``window`` bytes come again at another of the places, or are more than n tokens.
+    """
+    tokens, starts = work.edges[3], work.starts
+    size = 16
+    while size < 2 * count:
+        size *= 2
+    mask = size - 1
+    heads[:size] = -1
+    suspect = np.zeros(count, np.bool_)
+    for k in range(count):
+        place = places[k]
+        if place + n > tokens:
+            continue
+        at = starts[place, 0]
+        if starts[place + n, 0] - at < window:
+            suspect[k] = True
+            if at + window > starts[tokens, 0]:
+                continue
+        hashes[k] = hash_of(work.compact, at, at + window)
+        slot = np.int64(hashes[k] & np.uint64(mask))
+        while heads[slot] >= 0 and hashes[heads[slot]] != hashes[k]:
+            slot = (slot + 1) & mask
+        if heads[slot] >= 0:
+            suspect[k] = suspect[heads[slot]] = True
+        else:
+            heads[slot] = k
+    kept = 0
+    for k in range(count):
+        if suspect[k]:
+            places[kept] = places[k]
+            kept += 1
+    return kept
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_repeated(work: Work, row: I64) -> None:
+    """Characters of n-grams that repeat an earlier one, after which the search goes on behind their last token.
+
+    N-grams are compared as characters in a row, so "a bc" repeats "ab c".
+    """
+    row[_REPEATED : _REPEATED + 6] = 0
+    tokens, starts = work.edges[3], work.starts
+    heads, hashes = new_heads(tokens), np.empty(tokens, np.uint64)
+    places, count = np.arange(tokens).astype(np.int32), tokens
+    begins, ends = np.empty(tokens, np.int64), np.empty(tokens, np.int64)
+    for n in range(5, 11):
+        if n != 6 and n != 9:
+            count = _suspects(work, n, 4 * n - 4, places, count, heads, hashes)
+        if count < 2:
+            return
+        size = 16
+        while size < 2 * count:
+            size *= 2
+        heads[:size] = -1
+        goes_on = repeated = 0
+        for k in range(count):
+            place = places[k]
+            if place < goes_on:
+                continue
+            if place + n > tokens:
+                break
+            begins[k], ends[k] = starts[place, 0], starts[place + n, 0]
+            if first_equal(work.compact, begins, ends, heads[:size], hashes, k) >= 0:
+                repeated += starts[place + n, 1] - starts[place, 1]
+                goes_on = place + n
+        row[_REPEATED + n - 5] = repeated
+
+
+@numba.njit(cache=True, nogil=True)
+def count_texts(
+    data: U8,
+    borders: I64,
+    todo: I64,
+    begin: int,
+    tables: Tables,
+    classes: U8,
+    short_line_length: int,
+    stop_words: int,
+    missing: I64,
+    counts: I64,
+    status: U8,
+) -> int:
+    """Counts for the texts numbered ``todo[begin:]``; returns where it stopped for want of room, or ``len(todo)``.
+
+    Args:
+        data: bytes of all texts.
+        borders: of the texts in ``data``.
+        todo: numbers of texts.
+        begin: where in ``todo`` to begin.
+        tables: the word table; plain chunks are added to it, others marked as unknown.
+        classes: from ``byte_classes``.
+        short_line_length: characters of a short line, at most.
+        stop_words: how many of the first tokens in the table are stop words.
+        missing: out; row 0 holds the number of rows, each of the others begin and end in ``data`` of an unknown chunk.
+        counts: out; a row per text, in the order of ``COUNTS``.
+        status: out; DONE, UNKNOWN or UNFIT per text.
+    """
+    longest = 0
+    for k in range(begin, todo.shape[0]):
+        longest = max(longest, borders[todo[k] + 1] - borders[todo[k]])
+    work = Work(
+        np.zeros(longest + 32, np.uint8),
+        np.empty(longest + 1, np.int32),
+        np.empty((longest + 2, 2), np.int64),
+        np.empty((longest // 2 + 2, 3), np.int32),
+        np.empty(5, np.int64),
+        np.empty(6, np.int64),
+        np.empty((longest // 2 + 2, 3), np.int64),
+    )
+    for k in range(begin, todo.shape[0]):
+        text = todo[k]
+        start, end, row = borders[text], borders[text + 1], counts[text]
+        outcome = _scan(data, start, end, classes, tables, work, row)
+        if outcome == DONE:
+            outcome = look_up(tables, work, missing)
+        if outcome < 0:
+            return k
+        status[text] = outcome
+        if outcome == DONE:
+            _count_lines(data, start, end, short_line_length, tables.kinds, work, row)
+            _count_words(tables, stop_words, work, row)
+            _count_top(work, row)
+            _count_repeated(work, row)
+    return np.int64(todo.shape[0])

@@ -1,0 +1,408 @@
+"""Kernels of the word table: white-space chunk → token ids, token id → length and kind.
+
+A chunk met for the first time is divided here when it is a plain word (``_plain_borders``), and noted as unknown
+otherwise. Where hashes are equal, bytes are compared. ``filters.word_table`` owns the arrays.
+"""
+
+# To mypy an item of an array is no int; to Numba it is.
+# mypy: disable-error-code="arg-type,assignment,return-value,no-any-return"
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from filters.byte_kernels import I32, I64, SHIFT, U8, U64, code_at, eight_bytes, equal, hash_of, mixed
+
+ALPHA, PUNCTUATION, TERMINAL = 1, 2, 4
+"""Kinds of a code point, as bits."""
+DONE, UNKNOWN, UNFIT = 0, 1, 2
+"""What became of a text: measured; holds chunks that are still unknown; to be measured without these kernels."""
+
+INLINE = 16
+LENGTH_BITS = np.uint64(20)
+LENGTH_MASK = np.uint64((1 << 20) - 1)
+JOINED = np.uint64(1 << 62)
+IS_WORD, IS_ALPHA = np.uint64(1 << 40), np.uint64(1 << 41)
+_ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+class Tables(NamedTuple):
+    """The arrays of a word table.
+
+    Three open-addressing tables of four numbers a slot: the key's bytes where it has up to 16 of them, else its hash
+    and its last eight; length | place in ``pool`` << 20, 0 for a free slot; value. ``used`` counts, in this order:
+    chunks, tokens, bytes of ``pool``, numbers of ``spans``.
+
+    Value of a chunk: 0 while unknown; else how many tokens | (the token's id if it is one, else their place in
+    ``spans``) << 20 | JOINED. In ``spans``, two ids precede those of a JOINED chunk: its first and last token as they
+    were before spaCy joined some.
+    """
+
+    chunks: U64
+    tokens: U64
+    rules: U64
+    pool: U8
+    spans: I32
+    info: U64
+    """By token id: bytes | characters << 20 | IS_WORD | IS_ALPHA."""
+    used: I64
+    neighbours: U64
+    """Pairs of token ids, sorted, that some special case holds one after the other."""
+    kinds: U8
+    """By code point: ALPHA, PUNCTUATION, TERMINAL."""
+
+
+@numba.njit(cache=True, nogil=True)
+def key_of(data: U8, start: int, length: int) -> tuple[np.uint64, np.uint64]:
+    """The two numbers that stand for a key; ``data`` goes on for 16 bytes behind it."""
+    if length <= 8:
+        return eight_bytes(data, start) & (_ONES >> np.uint64(64 - 8 * length)), np.uint64(0)
+    if length <= INLINE:
+        return eight_bytes(data, start), eight_bytes(data, start + 8) & (_ONES >> np.uint64(128 - 8 * length))
+    return hash_of(data, start, start + length), eight_bytes(data, start + length - 8)
+
+
+@numba.njit(cache=True, nogil=True)
+def home_of(first: np.uint64, second: np.uint64, length: np.uint64, slots: int) -> int:
+    return np.int64(mixed(first, second ^ (length << np.uint64(57))) & np.uint64(slots - 1))
+
+
+@numba.njit(cache=True, nogil=True)
+def _slot_of(slots: U64, pool: U8, data: U8, start: int, length: int, first: np.uint64, second: np.uint64) -> int:
+    """Where a key is, or the free slot where it belongs."""
+    slot = home_of(first, second, np.uint64(length), slots.shape[0])
+    while True:
+        meta = slots[slot, 2]
+        if meta == 0:
+            return slot
+        if (
+            slots[slot, 0] == first
+            and slots[slot, 1] == second
+            and (meta & LENGTH_MASK) == np.uint64(length)
+            and (length <= INLINE or equal(data, start, pool, np.int64(meta >> LENGTH_BITS), length))
+        ):
+            return slot
+        slot = (slot + 1) & (slots.shape[0] - 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _insert(
+    slots: U64, slot: int, tables: Tables, data: U8, start: int, length: int, first: np.uint64, second: np.uint64
+) -> None:
+    place = np.int64(0)
+    if length > INLINE:
+        place = tables.used[2]
+        for j in range(length):
+            tables.pool[place + j] = data[start + j]
+        tables.used[2] += length
+    slots[slot, 0], slots[slot, 1] = first, second
+    slots[slot, 2] = np.uint64(length) | (np.uint64(place) << LENGTH_BITS)
+    slots[slot, 3] = np.uint64(0)
+
+
+@numba.njit(cache=True, nogil=True)
+def has_room(tables: Tables, chunk_bytes: int) -> bool:
+    """Whether a chunk of so many bytes and its tokens would fit, however it is divided."""
+    return bool(
+        2 * tables.used[0] < tables.chunks.shape[0]
+        and 2 * (tables.used[1] + min(chunk_bytes, 8)) < tables.tokens.shape[0]
+        and tables.used[1] + min(chunk_bytes, 8) < tables.info.shape[0]
+        and tables.used[2] + 4 * chunk_bytes < tables.pool.shape[0]
+        and tables.used[3] + chunk_bytes + 8 < tables.spans.shape[0]
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def rehash(old: U64, new: U64) -> None:
+    """Puts every entry of one table into a larger one."""
+    for i in range(old.shape[0]):
+        if old[i, 2] == 0:
+            continue
+        slot = home_of(old[i, 0], old[i, 1], old[i, 2] & LENGTH_MASK, new.shape[0])
+        while new[slot, 2] != 0:
+            slot = (slot + 1) & (new.shape[0] - 1)
+        for j in range(4):
+            new[slot, j] = old[i, j]
+
+
+@numba.njit(cache=True, nogil=True)
+def intern(tables: Tables, data: U8, start: int, length: int) -> int:
+    """The id of a token, a new one for a new token; ``data`` goes on for 16 bytes behind it."""
+    first, second = key_of(data, start, length)
+    slot = _slot_of(tables.tokens, tables.pool, data, start, length, first, second)
+    if tables.tokens[slot, 2] != 0:
+        return np.int64(tables.tokens[slot, 3])
+    _insert(tables.tokens, slot, tables, data, start, length, first, second)
+    identity = tables.used[1]
+    tables.used[1] += 1
+    tables.tokens[slot, 3] = np.uint64(identity)
+    characters, word, alpha, i = 0, False, False, start
+    while i < start + length:
+        code, step = code_at(data, i)
+        kind = tables.kinds[code]
+        word |= (kind & PUNCTUATION) == 0
+        alpha |= (kind & ALPHA) != 0
+        characters += 1
+        i += step
+    info = np.uint64(length) | (np.uint64(characters) << LENGTH_BITS)
+    if word:
+        info |= IS_WORD
+    if alpha:
+        info |= IS_ALPHA
+    tables.info[identity] = info
+    return identity
+
+
+@numba.njit(cache=True, nogil=True)
+def add_rules(tables: Tables, data: U8, borders: I64) -> None:
+    """The texts of all special cases."""
+    for k in range(borders.shape[0] - 1):
+        length = borders[k + 1] - borders[k]
+        first, second = key_of(data, borders[k], length)
+        slot = _slot_of(tables.rules, tables.pool, data, borders[k], length, first, second)
+        _insert(tables.rules, slot, tables, data, borders[k], length, first, second)
+
+
+@numba.njit(cache=True, nogil=True)
+def add_chunks(
+    tables: Tables, begin: int, chunks: U8, borders: I64, tokens: U8, token_borders: I64, firsts: I64, joined: U8
+) -> int:
+    """Makes chunks known from number ``begin`` on; returns the number of the first for which there is no room.
+
+    Args:
+        tables: what to add to.
+        begin: the first chunk to add.
+        chunks: bytes of all chunks, with 16 more behind.
+        borders: of the chunks in ``chunks``.
+        tokens: bytes of the tokens of all chunks, with 16 more behind.
+        token_borders: of the tokens in ``tokens``.
+        firsts: the number of each chunk's first token; one more at the end.
+        joined: 1 for a chunk whose first two tokens are those before joining.
+    """
+    for k in range(begin, borders.shape[0] - 1):
+        count = firsts[k + 1] - firsts[k]
+        if not has_room(tables, borders[k + 1] - borders[k]) or 2 * (tables.used[1] + count) > tables.tokens.shape[0]:
+            return k
+        if tables.used[1] + count > tables.info.shape[0]:
+            return k
+        place = tables.used[3]
+        for j in range(count):
+            at = firsts[k] + j
+            length = token_borders[at + 1] - token_borders[at]
+            tables.spans[place + j] = intern(tables, tokens, token_borders[at], length)
+        value = np.uint64(count)
+        if joined[k]:
+            value = np.uint64(count - 2) | JOINED | (np.uint64(place) << LENGTH_BITS)
+            tables.used[3] += count
+        elif count == 1:
+            value |= np.uint64(tables.spans[place]) << LENGTH_BITS
+        else:
+            value |= np.uint64(place) << LENGTH_BITS
+            tables.used[3] += count
+        start, size = borders[k], borders[k + 1] - borders[k]
+        first, second = key_of(chunks, start, size)
+        slot = _slot_of(tables.chunks, tables.pool, chunks, start, size, first, second)
+        if tables.chunks[slot, 2] == 0:
+            _insert(tables.chunks, slot, tables, chunks, start, size, first, second)
+            tables.used[0] += 1
+        tables.chunks[slot, 3] = value
+    return np.int64(borders.shape[0] - 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _is_rule(tables: Tables, data: U8, start: int, end: int) -> bool:
+    first, second = key_of(data, start, end - start)
+    slot = _slot_of(tables.rules, tables.pool, data, start, end - start, first, second)
+    return bool(tables.rules[slot, 2] != 0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _mark_at(data: U8, i: int, end: int) -> int:
+    """Bytes of the bracket, quote or stop that starts here and that spaCy always takes for a token; 0 for another."""
+    byte = data[i]
+    if byte in (ord("("), ord(")"), ord('"'), ord(","), ord(";"), ord(":"), ord("!"), ord("?")):
+        return 1
+    if byte == 0xC2 and i + 1 < end and data[i + 1] in (0xAB, 0xBB):  # « »
+        return 2
+    if byte == 0xE2 and i + 2 < end and data[i + 1] == 0x80 and data[i + 2] in (0x9C, 0x9D):  # “ ”
+        return 3
+    return 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _letter_at(data: U8, i: int, end: int) -> tuple[int, bool]:
+    """Bytes of the Latin-1 letter that starts here, 0 for anything else, and whether it is a small one."""
+    byte = data[i]
+    if ord("a") <= byte <= ord("z"):
+        return 1, True
+    if ord("A") <= byte <= ord("Z"):
+        return 1, False
+    if byte == 0xC3 and i + 1 < end and data[i + 1] not in (0x97, 0xB7):  # not × ÷
+        return 2, data[i + 1] >= 0x9F
+    return 0, False
+
+
+@numba.njit(cache=True, nogil=True)
+def _plain_borders(data: U8, start: int, end: int, tables: Tables, borders: I64) -> int:
+    """Divides a chunk as spaCy would if it is [mark] word [mark or full stop]{0,2}; returns how many tokens, or 0.
+
+    A word is letters, with single hyphens between, or digits. Such a chunk has no other place where a pattern of spaCy
+    matches, and none of its parts may be a special case.
+    """
+    borders[0], count, i = start, 0, start
+    width = _mark_at(data, i, end)
+    if width:
+        if data[i] in (ord(")"), ord(","), ord(";"), ord(":"), ord("!"), ord("?")) or i + width == end:
+            return 0
+        i += width
+        count += 1
+        borders[count] = i
+    stem, small = i, False
+    if ord("0") <= data[i] <= ord("9"):
+        while i < end and ord("0") <= data[i] <= ord("9"):
+            i += 1
+        small = True
+    else:
+        while i < end:
+            width, is_small = _letter_at(data, i, end)
+            if width:
+                small = is_small
+                i += width
+            elif data[i] == ord("-") and i > stem and i + 1 < end and _letter_at(data, i + 1, end)[0]:
+                i += 1
+            else:
+                break
+    if i == stem:
+        return 0
+    count += 1
+    borders[count] = i
+    marks = 0
+    while i < end:
+        width = 1 if data[i] == ord(".") and marks == 0 and small else _mark_at(data, i, end)
+        if width == 0 or data[i] == ord("(") or marks == 2:
+            return 0
+        i += width
+        marks += 1
+        count += 1
+        borders[count] = i
+    for a in range(count):
+        for b in range(a + 1, count + 1):
+            if (a + 1 < b or borders[a] == stem) and _is_rule(tables, data, borders[a], borders[b]):
+                return 0
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _learned(tables: Tables, slot: int, data: U8, start: int, length: int, borders: I64) -> np.uint64:
+    """Reads a new chunk if it is a plain one and notes its value; 0 if spaCy has to look at it."""
+    count = _plain_borders(data, start, start + length, tables, borders)
+    if count == 0:
+        return np.uint64(0)
+    place, identity = tables.used[3], 0
+    for j in range(count):
+        identity = intern(tables, data, borders[j], borders[j + 1] - borders[j])
+        tables.spans[place + j] = identity
+    if count == 1:
+        value = np.uint64(1) | (np.uint64(identity) << LENGTH_BITS)
+    else:
+        value = np.uint64(count) | (np.uint64(place) << LENGTH_BITS)
+        tables.used[3] += count
+    tables.chunks[slot, 3] = value
+    return value
+
+
+@numba.njit(cache=True, nogil=True)
+def _contains(ascending: U64, value: np.uint64) -> bool:
+    low, high = 0, ascending.shape[0]
+    while low < high:
+        middle = (low + high) // 2
+        if ascending[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low < ascending.shape[0] and ascending[low] == value
+
+
+class Work(NamedTuple):
+    """Room for one text; made for the longest of a batch."""
+
+    compact: U8
+    """The text without its white space, 32 bytes behind."""
+    ids: I32
+    starts: I64
+    """``starts[k, 0]``, ``starts[k, 1]``: bytes and characters of all tokens before token k."""
+    pieces: I32
+    """Begin and end (from the text's start) of what lies between line breaks, where that is not empty, and 1 if it is
+    blank."""
+    edges: I64
+    """Of the text without the white space around it: begin and end; then how many pieces, tokens, chunks."""
+    borders: I64
+    chunks: I64
+    """Place in ``compact``, bytes and place in the batch of every chunk."""
+
+
+@numba.njit(cache=True, nogil=True)
+def look_up(tables: Tables, work: Work, missing: I64) -> int:
+    """The token ids of the scanned text; returns DONE, UNKNOWN, UNFIT, or -1 where a table has no room."""
+    compact, ids, tokens, status = work.compact, work.ids, 0, DONE
+    before, before_joined, before_any = np.uint64(0), False, False
+    for k in range(work.edges[4]):
+        at, length = np.int64(work.chunks[k, 0]), np.int64(work.chunks[k, 1])
+        first, second = key_of(compact, at, length)
+        slot = _slot_of(tables.chunks, tables.pool, compact, at, length, first, second)
+        value = tables.chunks[slot, 3]
+        if tables.chunks[slot, 2] == 0:
+            if missing[0, 0] == missing.shape[0] - 1 or not has_room(tables, length):
+                return -1
+            _insert(tables.chunks, slot, tables, compact, at, length, first, second)
+            tables.used[0] += 1
+            value = _learned(tables, slot, compact, at, length, work.borders)
+            if value == 0:
+                missing[0, 0] += 1
+                start = work.chunks[k, 2]
+                missing[missing[0, 0], 0], missing[missing[0, 0], 1] = start, start + length
+        if value == 0:
+            status = UNKNOWN
+        elif status == DONE:
+            count = np.int64(value & LENGTH_MASK)
+            joined = (value & JOINED) != 0
+            place = np.int64((value & ~JOINED) >> LENGTH_BITS)
+            if count == 1 and not joined:
+                ids[tokens] = place
+            else:
+                if joined:
+                    place += 2
+                for j in range(count):
+                    ids[tokens + j] = tables.spans[place + j]
+            if before_joined or joined:
+                left = np.uint64(tables.spans[place - 2] if joined else ids[tokens])
+                if before_any and _contains(tables.neighbours, (before << SHIFT) | left):
+                    return UNFIT
+            tokens += count
+            before = np.uint64(tables.spans[place - 1] if joined else ids[tokens - 1])
+            before_joined, before_any = joined, True
+    work.edges[3] = tokens
+    return status
+
+
+def new_slots(count: int) -> U64:
+    """An empty open-addressing table in which no slot lies on two cache lines."""
+    room = np.zeros(4 * count + 8, np.uint64)
+    begin = (-room.ctypes.data % 64) // 8
+    return room[begin : begin + 4 * count].reshape(count, 4)
+
+
+def new_tables(shapes: dict[str, int], kinds: U8) -> Any:
+    """Empty arrays of these sizes; those of tables are powers of two."""
+    return Tables(
+        chunks=new_slots(shapes["chunks"]),
+        tokens=new_slots(shapes["tokens"]),
+        rules=new_slots(1 << 11),
+        pool=np.zeros(shapes["pool"], np.uint8),
+        spans=np.zeros(shapes["spans"], np.int32),
+        info=np.zeros(shapes["info"], np.uint64),
+        used=np.zeros(4, np.int64),
+        neighbours=np.zeros(0, np.uint64),
+        kinds=kinds,
+    )
