@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for entry in objects:
             print(f"  {entry['Size']:>12,}  {entry['Key']}")
         return status
+    except ClientError as error:
+        print(f"error: --bucket {options.bucket}: {error}", file=sys.stderr)
+        return 1
     finally:
         server.terminate()
         server.wait()
@@ -63,7 +66,7 @@ def _make_bucket(client: "boto3.client", bucket: str, server: "subprocess.Popen[
         try:
             client.create_bucket(Bucket=bucket)
             return
-        except (BotoCoreError, ClientError):
+        except BotoCoreError:  # the server is not up yet
             if time.monotonic() > deadline or server.poll() is not None:
                 raise
             time.sleep(0.3)

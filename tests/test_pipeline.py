@@ -89,11 +89,11 @@ def test_generate_continues_a_prompt_with_the_exported_model(quiet: str, tmp_pat
 
 
 def test_with_local_s3_gives_the_command_a_bucket_and_its_status() -> None:
-    code = "import boto3; boto3.client('s3').put_object(Bucket='b1', Key='k', Body=b'123'); raise SystemExit(7)"
-    wrapped = [sys.executable, "jobs/with_local_s3.py", "--bucket", "b1", "--", sys.executable, "-c", code]
+    code = "import boto3; boto3.client('s3').put_object(Bucket='box', Key='k', Body=b'123'); raise SystemExit(7)"
+    wrapped = [sys.executable, "jobs/with_local_s3.py", "--bucket", "box", "--", sys.executable, "-c", code]
     done = run(wrapped)
     assert done.returncode == 7, done.stderr
-    assert "1 objects in s3://b1" in done.stdout
+    assert "1 objects in s3://box" in done.stdout
 
 
 def test_pipeline_again_does_nothing_and_is_quick(quiet: str) -> None:
