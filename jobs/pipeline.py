@@ -1,5 +1,6 @@
 """The whole road, from crawl files to an exported model and a report; finished stages are left as they are."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -17,15 +18,17 @@ def _what_next(config: RoadConfig, manifests: Mapping[str, Manifest]) -> str:
     """Where the results are, and what to do with them."""
     report = storage.join(manifests["report"].uri, "report.html")
     model = manifests["export"].uri
+    python = os.path.relpath(sys.executable)
+    python = python if len(python) < len(sys.executable) else sys.executable
     return "\n".join(
         [
             f"Report:  {report}",
             f"Model:   {model}",
             "",
             "Next:",
-            f"  python jobs/generate.py --model {model} --prompt 'Era uma vez'",
-            f"  python jobs/pipeline.py --config jobs/configs/demo.toml --set root={config.root} --dry-run",
-            "  python jobs/pipeline.py --config jobs/configs/local.toml --set 'curate.inputs=[\"my-crawl/*.warc.gz\"]'",
+            f"  {python} jobs/generate.py --model {model} --prompt 'Era uma vez'",
+            f"  {python} jobs/pipeline.py --config jobs/configs/demo.toml --set root={config.root} --dry-run",
+            f"  {python} jobs/pipeline.py --config jobs/configs/local.toml --set 'curate.inputs=[\"my-crawl/*.warc.gz\"]'",
         ]
     )
 
