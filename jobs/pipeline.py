@@ -18,8 +18,8 @@ def _what_next(config: RoadConfig, manifests: Mapping[str, Manifest]) -> str:
     """Where the results are, and what to do with them."""
     report = storage.join(manifests["report"].uri, "report.html")
     model = manifests["export"].uri
-    python = os.path.relpath(sys.executable)
-    python = python if len(python) < len(sys.executable) else sys.executable
+    python = min(os.path.relpath(sys.executable), sys.executable, key=len)
+    inputs = "--set 'curate.inputs=[\"my-crawl/*.warc.gz\"]'"
     return "\n".join(
         [
             f"Report:  {report}",
@@ -28,7 +28,7 @@ def _what_next(config: RoadConfig, manifests: Mapping[str, Manifest]) -> str:
             "Next:",
             f"  {python} jobs/generate.py --model {model} --prompt 'Era uma vez'",
             f"  {python} jobs/pipeline.py --config jobs/configs/demo.toml --set root={config.root} --dry-run",
-            f"  {python} jobs/pipeline.py --config jobs/configs/local.toml --set 'curate.inputs=[\"my-crawl/*.warc.gz\"]'",
+            f"  {python} jobs/pipeline.py --config jobs/configs/local.toml {inputs}",
         ]
     )
 
