@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from caravela import command
-from road import DEDUP_STAGES, RoadConfig, road
+from filters.dedup.road import DEDUP_STAGES
+from road import RoadConfig, road
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,9 +15,10 @@ from caravela.sample.crawl import SampleCrawlConfig, crawl_stage
 from caravela.stages import Stage
 from caravela.train.config import TrainConfig
 from caravela.train.launch import pretrain_stage
+from filters.browse import BrowseConfig
 from filters.curate import CurateConfig, curate_stages
 from filters.dedup.config import DedupConfig
-from filters.dedup.stages import clusters_stage, dedup_stage, duplicates_stage, signatures_stage
+from filters.dedup.road import dedup_stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class RoadConfig:
     crawl: SampleCrawlConfig = field(default_factory=SampleCrawlConfig)
     curate: CurateConfig = field(default_factory=CurateConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
+    browse: BrowseConfig = field(default_factory=BrowseConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pack: PackConfig = field(default_factory=PackConfig)
     model: ModelConfig
@@ -44,7 +46,6 @@ class RoadConfig:
 
 
 CURATE_STAGES = ("site_lines", "repeated_lines", "curate")
-DEDUP_STAGES = ("signatures", "duplicates", "clusters", "dedup")
 
 
 def road(config: RoadConfig) -> dict[str, Stage]:
@@ -53,10 +54,8 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     crawl = crawl_stage(root, config.crawl) if config.crawl.enabled else None
     curation = curate_stages(root, config.curate, crawl.as_input() if crawl else None)
     curated = curation[-1].as_input()
-    signatures = signatures_stage(root, config.dedup, curated)
-    duplicates = duplicates_stage(root, config.dedup, signatures.as_input())
-    clusters = clusters_stage(root, config.dedup, signatures.as_input(), duplicates.as_input())
-    dedup = dedup_stage(root, config.dedup, curated, clusters.as_input())
+    deduplication = dedup_stages(root, config.dedup, curated)
+    dedup = deduplication[-1]
     tokenizer = tokenizer_stage(root, config.tokenizer, dedup.as_input())
     pack = pack_stage(root, config.pack, dedup.as_input(), tokenizer.as_input())
     model = replace(config.model, vocabulary_size=config.tokenizer.vocabulary_size, max_positions=config.pack.context)
@@ -64,7 +63,7 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     trained, tokens = pretrain.as_input(), tokenizer.as_input()
     evaluate = evaluate_stage(root, config.evaluate, trained, pack.as_input(), tokens)
     export = export_stage(root, config.export, trained, tokens, evaluate.as_input())
-    before = [*curation, signatures, duplicates, clusters, dedup, tokenizer, pack, pretrain, evaluate, export]
+    before = [*curation, *deduplication, tokenizer, pack, pretrain, evaluate, export]
     if crawl:
         before.insert(0, crawl)
     report = report_stage(root, config.report, [stage.as_input() for stage in before])

@@ -16,7 +16,7 @@ from tests.running import TINY, command, end, run, start, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STAGES = (
-    "crawl", "curate", "signatures", "duplicates", "clusters", "dedup",
+    "crawl", "curate", "signatures", "duplicates", "components", "members", "clusters", "dedup",
     "tokenizer", "pack", "pretrain", "evaluate", "export", "report",
 )  # fmt: skip
 
@@ -28,7 +28,7 @@ def data_shards(root: str) -> dict[str, str]:
         done = manifest.read(storage.join(root, directory))
         assert done is not None
         manifest.verify(done)
-        if stage in ("crawl", "curate", "signatures", "duplicates", "clusters", "dedup", "tokenizer", "pack"):
+        if stage in STAGES[: STAGES.index("pretrain")]:
             found |= {f"{directory}/{f.path}": f.sha256 for shard in done.shards for f in shard.files}
     return found
 

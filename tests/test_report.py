@@ -11,13 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import ray
+import yaml
 
 from caravela import config, schema, stages, storage
 from caravela.cluster import ClusterConfig
 from caravela.errors import UserError
 from caravela.manifest import Input, Manifest
 from caravela.model.config import ModelConfig, num_parameters
-from caravela.report import HTML_FILE, JSON_FILE, ReportConfig, report_stage
+from caravela.report import CARD_FILE, HTML_FILE, JSON_FILE, ReportConfig, report_stage
+from caravela.reporting import dataset_card
 from caravela.stages import Shard, ShardOutput, Stage
 from tests.reporting.reader import Reader
 from tests.road_without_ray import finish
@@ -204,7 +206,7 @@ def figures(report: Manifest) -> dict[str, Any]:
 
 
 def test_report_stage_runs_in_the_driver_without_ray(report: Manifest) -> None:
-    assert {file.path for file in report.files("files")} == {HTML_FILE, JSON_FILE}
+    assert {file.path for file in report.files("files")} == {HTML_FILE, JSON_FILE, CARD_FILE}
     assert not ray.is_initialized()
 
 
@@ -390,3 +392,34 @@ def test_run_without_removed_documents_or_clusters_renders(tmp_path: Path) -> No
         finish(one)
     made = run_report(empty, made_of(empty))
     Reader(storage.read_text(storage.join(made.uri, HTML_FILE)))
+
+
+def test_dataset_card_counts_by_hand_and_leaves_licence_to_people(road: list[Stage], tmp_path: Path) -> None:
+    inputs = [one.as_input() for one in road]
+    done = finish(report_stage(str(tmp_path), ReportConfig(title="Barcos"), inputs))
+    card = Path(done.uri, CARD_FILE).read_text(encoding="utf-8")
+    _, front, body = card.split("---\n", 2)
+    fields = yaml.safe_load(front)
+    assert fields["size_categories"] == ["n<1K"]
+    assert fields["language"] == ["pt"]
+    assert fields["license_name"] == "FILL IN"
+    assert [entry["config_name"] for entry in fields["configs"]] == ["documents", "removed"]
+    assert body.startswith("\n# Barcos\n\n4 documents, 300 B of text")
+    assert "| deduplicate | 4 | 44.4% | 300 B |" in body
+    assert "| dedup | `near_duplicate` | 1 | nearly equal to a kept document |" in body
+    assert "Licence of the texts: FILL IN" in body
+
+
+def test_dataset_card_is_not_made_without_documents(tmp_path: Path) -> None:
+    one = stage(tmp_path, "tokenizer", summary=TOKENIZER, settings={"algorithm": "bpe"})
+    finish(one)
+    done = finish(report_stage(str(tmp_path), ReportConfig(), [one.as_input()]))
+    assert sorted(file.path for file in done.files("files")) == sorted([HTML_FILE, JSON_FILE])
+
+
+@pytest.mark.parametrize(
+    ("documents", "expected"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (617_700_000, "100M<n<1B"), (10**13, "n>1T")],
+)
+def test_size_category_is_the_hubs(documents: int, expected: str) -> None:
+    assert dataset_card.size_category(documents) == expected

@@ -1,9 +1,10 @@
 """Settings of deduplication."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from caravela.config import ConfigError
+from filters.dedup.rehydration import RehydrationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,18 +25,37 @@ class DedupConfig:
     """Whether all digits count as equal, as in datatrove; it joins tables and forms that differ in their numbers."""
     seed: int = 1
     """Chooses the hash functions."""
-    priority: tuple[Literal["source", "length", "date"], ...] = ("source", "length", "date")
+    scope: tuple[str, ...] = ()
+    """Columns within whose values duplicates are looked for: ``source``, ``language``, ``variant``, or a field of the
+    metadata as ``metadata.crawl``; empty: across all documents."""
+    priority: tuple[Literal["source", "quality", "length", "date"], ...] = ("source", "quality", "length", "date")
     """What makes a document the best of its cluster, most important first: rank of its source in ``source_rank``,
-    longer text, earlier date. Ties go to the first in the input."""
+    higher quality, longer text, earlier date. Ties go to the first in the input."""
     source_rank: tuple[str, ...] = ()
     """Sources from most to least wanted; those not named come last."""
+    quality_column: str = "line_punct_ratio"
+    """The signal that ``quality`` means; higher is better. The default tells a page's text from one with its menus."""
+    quality_step: float = 0.1
+    """Qualities that differ by less count as equal, about."""
+    index: tuple[str, ...] = ()
+    """Roots of finished runs, older first, whose documents go before those of this run: what repeats one of them is
+    removed, and their text is not touched."""
+    rehydration: RehydrationConfig = field(default_factory=RehydrationConfig)
     keys_per_partition: int = 16_000_000
-    """Keys that one task sorts: the default takes about 0.6 GB. It changes how work is cut, not what is kept."""
+    """Keys that one task sorts: the default takes about 1 GB. It changes how work is cut, not what is kept."""
+    clustering_memory_mb: int = 4096
+    """What one task may take to cluster all edges; beyond it, rounds over partitions do. The result is the same."""
+    members_per_partition: int = 2_000_000
+    """Clustered documents among which one task chooses the best: the default takes about 0.8 GB."""
 
     def __post_init__(self) -> None:
-        for name in ("bands", "rows_per_band", "shingle_words", "keys_per_partition"):
+        for name in ("bands", "rows_per_band", "shingle_words", "keys_per_partition", "members_per_partition"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: expected 1 or more")
+        if self.quality_step <= 0:
+            raise ConfigError(f"quality_step = {self.quality_step}: expected more than 0")
+        if self.clustering_memory_mb < 0:
+            raise ConfigError(f"clustering_memory_mb = {self.clustering_memory_mb}: expected 0 (always rounds) or more")
 
     def probability(self, similarity: float) -> float:
         """The chance that a pair of this Jaccard similarity is joined directly: 1 − (1 − s^rows)^bands."""

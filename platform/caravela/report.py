@@ -1,7 +1,8 @@
-"""Stage ``report``: what a run did, as one HTML file to read and one JSON file with the same figures.
+"""Stage ``report``: what a run did, as one HTML file to read, one JSON file with the same figures, and a dataset card.
 
-In: the stages before it, by their manifests. Out: ``report.html``, which needs nothing but itself, and ``report.json``.
-The driver makes both, without Ray. The same stages give the same bytes.
+In: the stages before it, by their manifests. Out: ``report.html``, which needs nothing but itself, ``report.json``,
+and, where there are documents, ``dataset_card.md`` for those who publish them. The driver makes them, without Ray. The
+same stages give the same bytes.
 
 A stage that is not part of the run (a run from JSONL has no crawl) is left out. A report of a run that is still under
 way is another report, in another directory, that says what is missing: ``partial=True``.
@@ -16,10 +17,11 @@ from caravela import manifest
 from caravela.config import ConfigError, to_dict
 from caravela.manifest import Input
 from caravela.reporting.collect import Limits, collect
+from caravela.reporting.dataset_card import dataset_card
 from caravela.reporting.page import render
 from caravela.stages import Shard, ShardOutput, Stage, finished
 
-HTML_FILE, JSON_FILE = "report.html", "report.json"
+HTML_FILE, JSON_FILE, CARD_FILE = "report.html", "report.json", "dataset_card.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ def report_stage(root: str, config: ReportConfig, inputs: Sequence[Input], *, pa
     missing = [source.name for source in inputs if source not in there]
     return Stage(
         name="report",
-        version=1,
+        version=2,
         root=root,
         config={**to_dict(config), "missing": missing},
         inputs=tuple(there),
@@ -87,4 +89,7 @@ class ReportWorker:
             json.dump(figures, file, ensure_ascii=False, indent=1)
         with open(out.local_path(HTML_FILE), "w", encoding="utf-8") as file:
             file.write(render(figures))
+        if (card := dataset_card(stages, figures)) is not None:
+            with open(out.local_path(CARD_FILE), "w", encoding="utf-8") as file:
+                file.write(card)
         return {"stages": len(stages)}

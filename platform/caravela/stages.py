@@ -258,7 +258,7 @@ class ShardOutput:
         self.folder = folder
         self.progress = progress
         self._tables: dict[str, TableWriter] = {}
-        self._files: list[tuple[str, str]] = []
+        self._files: list[tuple[str, str, str]] = []
         self._main = ""
 
     def table(self, name: str, schema: pa.Schema, part: int | None = None) -> "TableWriter":
@@ -274,11 +274,11 @@ class ShardOutput:
         self._tables[relative] = TableWriter(name, schema, local)
         return self._tables[relative]
 
-    def local_path(self, relative: str) -> str:
-        """A local path to write any other file to; it is published under ``relative``."""
+    def local_path(self, relative: str, table: str = "files") -> str:
+        """A local path to write any other file to; it is published under ``relative`` and listed under ``table``."""
         local = os.path.join(self.folder, "files", relative)
         os.makedirs(os.path.dirname(local), exist_ok=True)
-        self._files.append((relative, local))
+        self._files.append((table, relative, local))
         return local
 
     def commit(self) -> Iterable[FileRecord]:
@@ -288,8 +288,8 @@ class ShardOutput:
             rows = pq.ParquetFile(writer.path).metadata.num_rows
             assert rows == writer.rows, f"{relative}: wrote {writer.rows} rows, reads back {rows}"
             yield self._publish(writer.table, relative, writer.path, rows)
-        for relative, local in self._files:
-            yield self._publish("files", relative, local, 0)
+        for table, relative, local in self._files:
+            yield self._publish(table, relative, local, 0)
 
     def _publish(self, table: str, relative: str, local: str, rows: int) -> FileRecord:
         storage.publish(local, storage.join(self.directory, relative))

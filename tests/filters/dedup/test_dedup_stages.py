@@ -1,7 +1,10 @@
 """Deduplication end to end, without Ray, against brute force over all pairs."""
 
+import dataclasses
+import itertools
 import random
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,17 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from caravela import schema
+from caravela.errors import UserError
 from caravela.manifest import Manifest
 from caravela.stages import Shard, ShardOutput, Stage
 from filters.dedup.config import DedupConfig
-from filters.dedup.stages import (
-    clusters_stage,
-    dedup_stage,
-    duplicates_stage,
-    exact_hash,
-    partition_starts,
-    signatures_stage,
-)
+from filters.dedup.rehydration import RehydrationConfig
+from filters.dedup.road import dedup_stages
+from filters.dedup.signatures import exact_hash, partition_starts
 from tests.road_without_ray import finish
 
 
@@ -31,7 +30,7 @@ class Documents:
 
     def __call__(self, shard: Shard, out: ShardOutput) -> dict[str, int]:
         own = self.rows[shard.index :: self.shards]
-        table = out.table("documents", schema.documents())
+        table = out.table("documents", schema.documents(["line_punct_ratio"]))
         for row in own:
             table.add(row)
         return {"documents_in": len(own), "documents_kept": len(own)}
@@ -50,13 +49,7 @@ def dedup(root: Path, rows: list[dict[str, str]], config: DedupConfig, shards: i
         make_worker=lambda: Documents(rows, shards),
     )
     finish(curated)
-    signatures = signatures_stage(str(root), config, curated.as_input())
-    finish(signatures)
-    duplicates = duplicates_stage(str(root), config, signatures.as_input())
-    finish(duplicates)
-    clusters = clusters_stage(str(root), config, signatures.as_input(), duplicates.as_input())
-    finish(clusters)
-    done = finish(dedup_stage(str(root), config, curated.as_input(), clusters.as_input()))
+    done = [finish(stage) for stage in dedup_stages(str(root), config, curated.as_input())][-1]
     tables = [[row for uri in done.uris(t) for row in pq.read_table(uri).to_pylist()] for t in ("documents", "removed")]
     return done, tables[0], tables[1]
 
@@ -176,3 +169,99 @@ def test_partition_starts_cover_all_keys() -> None:
         assert starts[0] == 0
         assert len(set(starts.tolist())) == partitions
         assert all(int(b) - int(a) == (1 << 64) // partitions for a, b in pairwise(starts))
+
+
+def test_dedup_in_rounds_gives_the_same_files_as_flat(tmp_path: Path) -> None:
+    rows = corpus(seed=5)
+    few = DedupConfig(keys_per_partition=500, members_per_partition=20)
+    flat, *_ = dedup(tmp_path / "flat", rows, few)
+    rounds, *_ = dedup(tmp_path / "rounds", rows, dataclasses.replace(few, clustering_memory_mb=0))
+    assert flat.fingerprint == rounds.fingerprint
+    assert [f.sha256 for f in flat.files("documents")] == [f.sha256 for f in rounds.files("documents")]
+    assert [f.sha256 for f in flat.files("removed")] == [f.sha256 for f in rounds.files("removed")]
+
+
+def test_dedup_removed_names_keeper_cluster_and_similarity(tmp_path: Path) -> None:
+    rows = corpus(seed=6)
+    text = {row["id"]: row["text"] for row in rows}
+    _, kept, removed = dedup(tmp_path, rows, DedupConfig())
+    sizes = {row["id"]: row["cluster_size"] for row in kept}
+    lost = Counter(row["detail"] for row in removed)
+    assert all(sizes[keeper] == 1 + count for keeper, count in lost.items())
+    assert all(len({row["cluster"] for row in removed if row["detail"] == keeper}) == 1 for keeper in lost)
+    errors = [abs(row["similarity"] - jaccard(row["text"], text[row["detail"]])) for row in removed]
+    assert max(errors) < 4 * (0.25 / 112) ** 0.5  # four standard errors of 112 samples
+    assert {row["similarity"] for row in removed if row["reason"] == "exact_duplicate"} == {1.0}
+
+
+def test_dedup_quality_goes_before_length(tmp_path: Path) -> None:
+    base = " ".join(f"p{i}" for i in range(300))
+    rows = [
+        {"id": "menu", "text": base + " início fale conosco mapa", "line_punct_ratio": 0.35},
+        {"id": "page", "text": base, "line_punct_ratio": 0.91},
+        {"id": "short page", "text": base[:-5], "line_punct_ratio": 0.99},
+    ]
+    known = {"source": "s", "date": ""}
+    _, kept, _ = dedup(tmp_path, [{**known, **row} for row in rows], DedupConfig())
+    assert [row["id"] for row in kept] == ["page"]
+
+
+def test_dedup_scope_keeps_one_of_each(tmp_path: Path) -> None:
+    base = " ".join(f"p{i}" for i in range(200))
+    rows = [
+        {"id": f"{source}{crawl}{i}", "text": base, "source": source, "date": "", "metadata": f'{{"crawl": "{crawl}"}}'}
+        for source, crawl, i in itertools.product("ab", "xy", range(2))
+    ]
+    for scope, expected in (((), 1), (("source",), 2), (("source", "metadata.crawl"), 4)):
+        _, kept, removed = dedup(tmp_path / str(expected), rows, DedupConfig(scope=scope))
+        assert len(kept) == expected
+        assert all(row["detail"][: len(scope)] == row["id"][: len(scope)] for row in removed)
+
+
+def test_dedup_scope_of_an_unknown_column_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no column 'crawl' for dedup; it has id, text"):
+        dedup(tmp_path, corpus(seed=1)[:3], DedupConfig(scope=("crawl",)))
+
+
+def test_dedup_repeats_come_from_the_table(tmp_path: Path) -> None:
+    config = DedupConfig(rehydration=RehydrationConfig(sizes=(1, 2, 3), repeats=(1, 4, 9)))
+    done, kept, _ = dedup(tmp_path, corpus(seed=7), config)
+    assert {(min(row["cluster_size"], 3), row["repeats"]) for row in kept} == {(1, 1), (2, 4), (3, 9)}
+    assert done.counters["repeats"] == sum(row["repeats"] for row in kept)
+
+
+@pytest.mark.parametrize("keys_per_partition", [(10_000, 10_000), (60, 10_000), (10_000, 60)])
+def test_dedup_against_an_index_equals_both_together_with_the_older_preferred(
+    tmp_path: Path, keys_per_partition: tuple[int, int]
+) -> None:
+    rows = corpus(seed=8)
+    old, new = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    sources = ("old", "new")
+    both = [{**row, "source": name} for name, part in zip(sources, (old, new), strict=True) for row in part]
+    ranked = DedupConfig(priority=("source", "length"), source_rank=sources)
+    _, together_kept, together_removed = dedup(tmp_path / "both", both, ranked)
+    config = DedupConfig(priority=("length",), keys_per_partition=keys_per_partition[0])
+    old_done, old_kept, _ = dedup(tmp_path / "old", old, config)
+    before = [file.sha256 for file in old_done.files("documents")]
+    config = dataclasses.replace(config, index=(str(tmp_path / "old"),), keys_per_partition=keys_per_partition[1])
+    _, kept, removed = dedup(tmp_path / "new", new, config, shards=2)
+    assert {r["id"] for r in kept} == {r["id"] for r in together_kept if r["source"] == "new"}
+    lost = {r["id"]: r["detail"] for r in together_removed if r["source"] == "new"}
+    assert {r["id"]: r["detail"] for r in removed} == lost
+    assert any(detail in {r["id"] for r in old_kept} for detail in lost.values())
+    assert [manifest_file.sha256 for manifest_file in old_done.files("documents")] == before
+
+
+def test_dedup_index_that_cannot_serve_is_one_clear_error(tmp_path: Path) -> None:
+    rows = corpus(seed=9)[:20]
+    with pytest.raises(UserError, match="has no finished stage signatures"):
+        dedup(tmp_path / "a", rows, DedupConfig(index=(str(tmp_path / "nowhere"),)))
+    dedup(tmp_path / "first", rows, DedupConfig())
+    with pytest.raises(UserError, match="was made with bands = 14, this run has 20"):
+        dedup(tmp_path / "b", rows, DedupConfig(bands=20, index=(str(tmp_path / "first"),)))
+    dedup(tmp_path / "second", rows, DedupConfig(index=(str(tmp_path / "first"),)))
+    with pytest.raises(UserError, match="was deduplicated against 1 runs, and 0 others stand before it"):
+        dedup(tmp_path / "c", rows, DedupConfig(index=(str(tmp_path / "second"),)))
+    both = (str(tmp_path / "first"), str(tmp_path / "second"))
+    _, kept, _ = dedup(tmp_path / "third", rows, DedupConfig(index=both))
+    assert kept == []

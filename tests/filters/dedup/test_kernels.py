@@ -11,7 +11,7 @@ from datatrove.utils.text import TextNormConfig, simplify_text
 
 from filters.dedup import kernels
 from filters.dedup.config import DedupConfig
-from filters.dedup.stages import utf8_buffers
+from filters.dedup.signatures import utf8_buffers
 
 PERMUTATIONS = 112
 

@@ -1,0 +1,118 @@
+"""Stage ``duplicates``: each partition of keys, from all shards, to edges between the documents that share a key.
+
+In: the keys of this run and of the runs that are its index, older ones first. Out: ``edges``, each from a document to
+the smallest one that its partition connects it with, by a hash of the larger document. Edges of a partition are
+contracted before they are written: near-duplicates meet in many bands, and what a partition knows to be connected
+needs one edge per document. Linear in a bucket's size: a million copies of one page cost a million edges.
+
+Memory: 60 bytes per key of a partition.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from caravela import manifest, storage
+from caravela.errors import UserError
+from caravela.manifest import Input, Manifest
+from caravela.stages import Shard, ShardOutput, Stage, finished
+from filters.dedup import kernels, partitions
+from filters.dedup.signatures import partition_starts
+from filters.dedup.tables import EDGES, KEYS, ROW_BITS, U64, by_partition, spread
+
+
+def duplicates_stage(root: str, signatures: Input, index: Sequence[Input] = ()) -> Stage:
+    """Edges between documents that share a key, partition by partition; ``index`` holds signatures of older runs."""
+    sources = (*index, signatures)
+
+    def plan() -> list[Shard]:
+        found = [finished(source) for source in sources]
+        counts = [_partitions(keys) for keys in found]
+        files = [{"uris": keys.uris("keys"), "of": of} for keys, of in zip(found, counts, strict=True)]
+        most = max(counts)
+        return [Shard(index=i, name=f"partition {i}", spec={"files": files, "of": most}) for i in range(most)]
+
+    return Stage(
+        name="duplicates", version=2, root=root, config={}, inputs=sources, plan=plan, make_worker=DuplicateWorker
+    )
+
+
+def _partitions(signatures: Manifest) -> int:
+    return int(signatures.shards[0].counters["partitions"]) if signatures.shards else 1
+
+
+class DuplicateWorker:
+    """One partition of keys, from all shards, to contracted edges."""
+
+    def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
+        of = int(shard.spec["of"])
+        keys, nodes = self._keys(shard, of)
+        order = np.argsort(keys, kind="stable")  # nodes ascend already, shard by shard
+        keys, nodes = keys[order], nodes[order]
+        firsts, others = np.empty_like(keys), np.empty_like(keys)
+        count = kernels.star_edges(keys, nodes, firsts, others)
+        node, root = contracted(firsts[:count], others[:count])
+        table = pa.table({"node": node, "neighbour": root}, schema=EDGES)
+        parts = by_partition(table, spread(node) % np.uint64(of), of)
+        partitions.write(out.local_path(f"part-{shard.index:05d}.parts", table="edges"), EDGES, parts)
+        return {"keys": len(keys), "edges": len(node)}
+
+    def _keys(self, shard: Shard, of: int) -> tuple[U64, U64]:
+        """The partition's keys and documents. A run that was cut into fewer partitions is cut further here."""
+        starts = [*partition_starts(of).tolist(), 1 << 64]
+        first, after = starts[shard.index], starts[shard.index + 1]
+        keys, nodes, number = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)], 0
+        for source in shard.spec["files"]:
+            part = shard.index * int(source["of"]) // of
+            for uri in source["uris"]:
+                table = partitions.read(uri, part, int(source["of"]), KEYS)
+                key = table["key"].to_numpy()
+                begin = np.searchsorted(key, np.uint64(first))
+                end = len(key) if after == 1 << 64 else np.searchsorted(key, np.uint64(after))
+                keys.append(key[begin:end])
+                rows = table["row"].to_numpy()[begin:end]
+                nodes.append(rows.astype(np.uint64) | np.uint64(number) << ROW_BITS)
+                number += 1
+        return np.concatenate(keys), np.concatenate(nodes)
+
+
+def contracted(firsts: U64, others: U64) -> tuple[U64, U64]:
+    """Each document that an edge connects with a smaller one, ascending, and the smallest that it leads to."""
+    nodes, compact = np.unique(np.concatenate([firsts, others]), return_inverse=True)
+    root = kernels.components(compact[: len(firsts)], compact[len(firsts) :], len(nodes))
+    below = root != np.arange(len(nodes))
+    return nodes[below], nodes[root[below]]
+
+
+def index_inputs(roots: Sequence[str], settings: Mapping[str, object]) -> tuple[Input, ...]:
+    """The signatures of the finished runs that are the index, older ones first.
+
+    Raises:
+        UserError: a run is not finished, was made with other settings, or is itself indexed by a run not named before.
+    """
+    found: list[Input] = []
+    for root in roots:
+        signatures, clusters = (_stage_of(root, name) for name in ("signatures", "clusters"))
+        for name, value in settings.items():
+            if name != "keys_per_partition" and (own := signatures.config.get(name)) != value:
+                raise UserError(
+                    f"dedup.index: {root} was made with {name} = {own}, this run has {value}; make them equal"
+                )
+        expected = [one.fingerprint for one in found]
+        if list(clusters.config["index"]) != expected:
+            raise UserError(
+                f"dedup.index: {root} was deduplicated against {len(clusters.config['index'])} runs, and {len(found)} "
+                "others stand before it; name all of them, older ones first"
+            )
+        found.append(Input(name="signatures", fingerprint=signatures.fingerprint, uri=signatures.uri))
+    return tuple(found)
+
+
+def _stage_of(root: str, name: str) -> Manifest:
+    base = storage.absolute(root)
+    relative = manifest.read_run_index(base).get(name)
+    found = manifest.read(storage.join(base, relative)) if relative else None
+    if found is None:
+        raise UserError(f"dedup.index: {root} has no finished stage {name}; expected the root of a deduplicated run")
+    return found

@@ -1,0 +1,81 @@
+"""What the stages of deduplication hand to one another, and the number that names a document.
+
+A document is the number ``shard << 32 | row`` of its place in the manifest; shards of an index come before those of the
+run. All tables lie in files of partitions (``filters.dedup.partitions``).
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+U64 = npt.NDArray[np.uint64]
+
+ROW_BITS = np.uint64(32)
+ROW_MASK = np.uint64(0xFFFFFFFF)
+
+KEYS = pa.schema([("key", pa.uint64()), ("row", pa.uint32())])
+"""By range of the key, sorted: equal keys are equal texts, or texts that share a MinHash band."""
+
+EDGES = pa.schema([("node", pa.uint64()), ("neighbour", pa.uint64())])
+"""By a hash of ``node``."""
+
+LABELS = pa.schema([("row", pa.uint32()), ("root", pa.uint64())])
+"""By shard, sorted by row: the smallest document of each clustered document's cluster."""
+
+DECISIONS = pa.schema(
+    [
+        ("row", pa.uint32()),
+        ("keep", pa.bool_()),
+        ("cluster", pa.uint64()),
+        ("cluster_size", pa.uint32()),
+        ("kept_id", pa.string()),
+        ("similarity", pa.float32()),
+        ("reason", pa.string()),
+    ]
+)
+"""By shard: every document of the run that is in a cluster."""
+
+
+def attributes(sketch_bytes: int) -> pa.Schema:
+    """One row a document, in the order of the shard; a single partition.
+
+    ``sketch`` holds the lowest byte of each MinHash, from which the similarity of two documents is estimated.
+    """
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("exact_high", pa.uint64()),
+            ("exact_low", pa.uint64()),
+            ("length", pa.uint32()),
+            ("quality", pa.float32()),
+            ("date", pa.string()),
+            ("source", pa.string()),
+            ("sketch", pa.binary(sketch_bytes)),
+        ]
+    )
+
+
+def members(sketch_bytes: int) -> pa.Schema:
+    """By a hash of ``root``: the clustered documents with their attributes."""
+    return pa.schema([("node", pa.uint64()), ("root", pa.uint64()), *attributes(sketch_bytes)])
+
+
+def nodes_of(shard: int, rows: npt.NDArray[np.integer]) -> U64:
+    """The numbers of a shard's documents."""
+    return rows.astype(np.uint64) | np.uint64(shard) << ROW_BITS
+
+
+def spread(values: U64) -> U64:
+    """A bijection that spreads every bit (the finalizer of SplitMix64): neighbours land in different partitions."""
+    with np.errstate(over="ignore"):
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def by_partition(table: pa.Table, place: npt.NDArray[np.integer], partitions: int) -> list[pa.Table]:
+    """The rows of each partition, in their order; ``place`` names each row's partition."""
+    order = np.argsort(place, kind="stable")
+    borders = np.searchsorted(place[order], np.arange(partitions + 1))
+    sorted_rows = table.take(pa.array(order)) if table.num_rows else table
+    return [sorted_rows.slice(a, b - a) for a, b in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True)]
