@@ -4,6 +4,8 @@ A document is the number ``shard << 32 | row`` of its place in the manifest; sha
 run. All tables lie in files of partitions (``filters.dedup.partitions``).
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -60,7 +62,7 @@ def members(sketch_bytes: int) -> pa.Schema:
     return pa.schema([("node", pa.uint64()), ("root", pa.uint64()), *attributes(sketch_bytes)])
 
 
-def nodes_of(shard: int, rows: npt.NDArray[np.integer]) -> U64:
+def nodes_of(shard: int, rows: npt.NDArray[np.integer[Any]]) -> U64:
     """The numbers of a shard's documents."""
     return rows.astype(np.uint64) | np.uint64(shard) << ROW_BITS
 
@@ -73,7 +75,7 @@ def spread(values: U64) -> U64:
     return values ^ (values >> np.uint64(31))
 
 
-def by_partition(table: pa.Table, place: npt.NDArray[np.integer], partitions: int) -> list[pa.Table]:
+def by_partition(table: pa.Table, place: npt.NDArray[np.integer[Any]], partitions: int) -> list[pa.Table]:
     """The rows of each partition, in their order; ``place`` names each row's partition."""
     order = np.argsort(place, kind="stable")
     borders = np.searchsorted(place[order], np.arange(partitions + 1))
