@@ -1,14 +1,10 @@
-"""Quality signals of a text, and what FineWeb-2's Portuguese recipe, or one of our own, decides on them.
+"""Quality signals of a text, and what FineWeb-2's Portuguese recipe decides on them.
 
 In: a text and a word splitter (``filters.words``). Out: ``measure`` gives one number per name in ``SIGNALS`` (a float32
 column each), defined for every text, the empty one too; ``decide`` gives the first rule that the numbers break, as
 ``("<filter>.<datatrove's own reason>", detail)``, or None. Decision and reason equal those of datatrove 0.10's
 GopherRepetitionFilter, FineWebQualityFilter and GopherQualityFilter, run in this order. A ratio over nothing, where
 datatrove divides by zero (no word, and no least number of words set), is 0.
-
-Behind them come the rules of section ``portuguese_quality``, on the signals of ``filters.portuguese_quality``. A
-limit that is not set is that of the preset: ``fineweb2_por_latn``, which leaves our own rules off, or ``portuguese``;
-``quality_presets.toml`` holds both, with the reason of each number.
 
 Decide on the numbers as measured. Stored as float32 they decide alike under ``as_stored(config)``: rounding both sides
 keeps a comparison as it was unless the value exceeds its limit by less than a float32 step, and with limits of three
@@ -19,15 +15,12 @@ with its configs/por_Latn.yml for the limits.
 """
 
 import dataclasses
-import functools
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION
@@ -75,34 +68,34 @@ class SignalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GopherRepetition:
-    """Repetition within a text, at most. 0 switches a rule off; what is not set is as in the preset."""
+    """Repetition within a text, at most. 0 switches a rule off."""
 
     enabled: bool = True
-    dup_para_frac: float | None = None
+    dup_para_frac: float = 0.0
     """Paragraphs that repeat an earlier one, over paragraphs."""
-    dup_para_char_frac: float | None = None
+    dup_para_char_frac: float = 0.0
     """Characters in such paragraphs, over characters."""
-    dup_line_frac: float | None = None
+    dup_line_frac: float = 0.287
     """Lines that repeat an earlier one, over lines."""
-    dup_line_char_frac: float | None = None
+    dup_line_char_frac: float = 0.0
     """Characters in such lines, over characters."""
-    top_2_gram: float | None = None
+    top_2_gram: float = 0.371
     """Characters in all occurrences of the most frequent word pair, over characters."""
-    top_3_gram: float | None = None
+    top_3_gram: float = 0.191
     """The same for three words."""
-    top_4_gram: float | None = None
+    top_4_gram: float = 0.163
     """The same for four words."""
-    duplicated_5_n_grams: float | None = None
+    duplicated_5_n_grams: float = 0.163
     """Characters of five words that occurred before, over characters, none counted twice."""
-    duplicated_6_n_grams: float | None = None
+    duplicated_6_n_grams: float = 0.153
     """The same for six words."""
-    duplicated_7_n_grams: float | None = None
+    duplicated_7_n_grams: float = 0.141
     """The same for seven words."""
-    duplicated_8_n_grams: float | None = None
+    duplicated_8_n_grams: float = 0.130
     """The same for eight words."""
-    duplicated_9_n_grams: float | None = None
+    duplicated_9_n_grams: float = 0.119
     """The same for nine words."""
-    duplicated_10_n_grams: float | None = None
+    duplicated_10_n_grams: float = 0.108
     """The same for ten words."""
 
     def __post_init__(self) -> None:
@@ -111,18 +104,18 @@ class GopherRepetition:
 
 @dataclass(frozen=True, kw_only=True)
 class FineWebQuality:
-    """How the lines look. 0 switches a rule off; what is not set is as in the preset."""
+    """How the lines look. 0 switches a rule off."""
 
     enabled: bool = True
-    line_punct_thr: float | None = None
+    line_punct_thr: float = 0.077
     """Lines that end in terminal punctuation, over lines, at least."""
-    line_punct_exclude_zero: bool | None = None
+    line_punct_exclude_zero: bool = False
     """Whether a text without any such line passes that rule."""
-    short_line_thr: float | None = None
+    short_line_thr: float = 999.0
     """Short lines over lines, at most; FineWeb-2 switches the rule off with a limit that no ratio reaches."""
-    char_duplicates_ratio: float | None = None
+    char_duplicates_ratio: float = 0.1
     """Characters in lines that repeat an earlier one, over characters, at most."""
-    new_line_ratio: float | None = None
+    new_line_ratio: float = 0.186
     """Line breaks over words, at most."""
 
     def __post_init__(self) -> None:
@@ -131,28 +124,28 @@ class FineWebQuality:
 
 @dataclass(frozen=True, kw_only=True)
 class GopherQuality:
-    """How the words look. 0 switches a rule off; what is not set is as in the preset."""
+    """How the words look. 0 switches a rule off."""
 
     enabled: bool = True
-    min_doc_words: int | None = None
+    min_doc_words: int = 50
     """Words that are not punctuation alone, at least."""
-    max_doc_words: int | None = None
+    max_doc_words: int = 100_000
     """The same, at most."""
-    min_avg_word_length: float | None = None
+    min_avg_word_length: float = 3.0
     """Mean length in characters of the words that are not punctuation alone, at least."""
-    max_avg_word_length: float | None = None
+    max_avg_word_length: float = 13.0
     """The same, at most."""
-    max_hash_ratio: float | None = None
+    max_hash_ratio: float = 0.1
     """Signs # over words, at most (one setting with the next in datatrove: max_symbol_word_ratio)."""
-    max_ellipsis_ratio: float | None = None
+    max_ellipsis_ratio: float = 0.1
     """Ellipses over words, at most."""
-    max_bullet_lines_ratio: float | None = None
+    max_bullet_lines_ratio: float = 0.9
     """Lines that begin with a bullet or a hyphen, over lines, at most."""
-    max_ellipsis_lines_ratio: float | None = None
+    max_ellipsis_lines_ratio: float = 0.3
     """Lines that end in an ellipsis, over lines, at most."""
-    min_alpha_words_ratio: float | None = None
+    min_alpha_words_ratio: float = 0.814
     """Words that hold a letter, over words, at least (datatrove calls it max_non_alpha_words_ratio)."""
-    min_stop_words: int | None = None
+    min_stop_words: int = 2
     """Different stop words, at least."""
 
     def __post_init__(self) -> None:
@@ -160,77 +153,20 @@ class GopherQuality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PortugueseQuality:
-    """What tells Portuguese prose and verse from menus, code and data; see ``filters.portuguese_quality``.
-
-    0 switches a rule off; what is not set is as in the preset.
-    """
-
-    enabled: bool = True
-    min_function_word_ratio: float | None = None
-    """Words that are articles, prepositions, pronouns, conjunctions and the like, over words, at least."""
-    max_capital_ratio: float | None = None
-    """Words with a capital, but for the first of each line, over words, at most."""
-    max_label_ratio: float | None = None
-    """Words in lines like items of a menu, over words, at most."""
-    max_fragment_ratio: float | None = None
-    """Words in lines that are no part of a sentence, over words, at most."""
-    min_letter_ratio: float | None = None
-    """Letters over characters that are no white space, at least."""
-    max_long_chunk_ratio: float | None = None
-    """Characters in chunks of more than 40 without a blank, over characters that are no white space, at most."""
-    max_broken_ratio: float | None = None
-    """Broken characters over words, at most."""
-    max_cut_lines_ratio: float | None = None
-    """Lines that break off in an ellipsis, the last one aside, over lines, at most."""
-
-    def __post_init__(self) -> None:
-        _check_limits(self)
-
-
-@dataclass(frozen=True, kw_only=True)
 class QualityConfig:
-    """All settings of the quality filters. Made, it holds every limit: those not set are filled in from the preset."""
+    """All settings of the quality filters; the defaults are FineWeb-2's for ``por_Latn``."""
 
-    preset: Literal["fineweb2_por_latn", "portuguese"] = "fineweb2_por_latn"
-    """Where the limits come from that are not set: FineWeb-2's for Portuguese, or ours."""
     signals: SignalConfig = field(default_factory=SignalConfig)
     gopher_repetition: GopherRepetition = field(default_factory=GopherRepetition)
     fineweb_quality: FineWebQuality = field(default_factory=FineWebQuality)
     gopher_quality: GopherQuality = field(default_factory=GopherQuality)
-    portuguese_quality: PortugueseQuality = field(default_factory=PortugueseQuality)
-
-    def __post_init__(self) -> None:
-        limits_of_presets = presets()
-        if self.preset not in limits_of_presets:
-            raise ValueError(f"preset = {self.preset!r}: expected one of {', '.join(limits_of_presets)}")
-        for name, limits in limits_of_presets[self.preset].items():
-            section = getattr(self, name)
-            unset = {key: limit for key, limit in limits.items() if getattr(section, key) is None}
-            object.__setattr__(self, name, dataclasses.replace(section, **unset))
-
-
-FILTERS = ("gopher_repetition", "fineweb_quality", "gopher_quality", "portuguese_quality")
-
-
-@functools.cache
-def presets() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    """Every limit by preset, filter and name."""
-    found = tomllib.loads((resources.files("filters") / "quality_presets.toml").read_text("utf-8"))
-    for preset, sections in found.items():
-        for name, section in zip(
-            FILTERS, (GopherRepetition, FineWebQuality, GopherQuality, PortugueseQuality), strict=True
-        ):
-            expected = {each.name for each in dataclasses.fields(section)} - {"enabled"}
-            assert sections[name].keys() == expected, f"{preset}.{name}: {sections[name].keys() ^ expected}"
-    return found
 
 
 @dataclass(frozen=True)
 class Rule:
     """A text breaks it when ``signal`` lies on the wrong ``side`` of the limit that the config names."""
 
-    filter: Literal["gopher_repetition", "fineweb_quality", "gopher_quality", "portuguese_quality"]
+    filter: Literal["gopher_repetition", "fineweb_quality", "gopher_quality"]
     reason: str
     signal: str
     side: Literal["above", "below"]
@@ -242,16 +178,6 @@ _DUPLICATION = (
     *("dup_para_frac", "dup_para_char_frac", "dup_line_frac", "dup_line_char_frac"),
     *(f"top_{n}_gram" for n in TOP_N_GRAMS),
     *(f"duplicated_{n}_n_grams" for n in DUPLICATED_N_GRAMS),
-)
-_PORTUGUESE: tuple[tuple[str, Literal["above", "below"]], ...] = (
-    ("broken_ratio", "above"),
-    ("long_chunk_ratio", "above"),
-    ("letter_ratio", "below"),
-    ("capital_ratio", "above"),
-    ("function_word_ratio", "below"),
-    ("cut_lines_ratio", "above"),
-    ("label_ratio", "above"),
-    ("fragment_ratio", "above"),
 )
 RULES = (
     Rule("gopher_repetition", "empty", "characters", "below", None),
@@ -271,10 +197,6 @@ RULES = (
     Rule("gopher_quality", "gopher_too_many_end_ellipsis", "ellipsis_lines_ratio", "above", "max_ellipsis_lines_ratio"),
     Rule("gopher_quality", "gopher_below_alpha_threshold", "alpha_words_ratio", "below", "min_alpha_words_ratio"),
     Rule("gopher_quality", "gopher_enough_stop_words", "stop_words", "below", "min_stop_words"),
-    *(
-        Rule("portuguese_quality", signal, signal, side, f"{'min' if side == 'below' else 'max'}_{signal}")
-        for signal, side in _PORTUGUESE
-    ),
 )
 REASONS = tuple(f"{rule.filter}.{rule.reason}" for rule in RULES)
 
@@ -286,10 +208,8 @@ def decide(signals: Mapping[str, float], config: QualityConfig) -> tuple[str, st
         if not limits.enabled:
             continue
         limit = 1 if rule.limit is None else getattr(limits, rule.limit)
-        if limit == 0:
-            continue
         value = signals[rule.signal]
-        if value <= limit if rule.side == "above" else value >= limit:
+        if limit == 0 or (value <= limit if rule.side == "above" else value >= limit):
             continue
         if rule.signal == "line_punct_ratio" and value == 0 and limits.line_punct_exclude_zero:
             continue
@@ -300,7 +220,7 @@ def decide(signals: Mapping[str, float], config: QualityConfig) -> tuple[str, st
 def as_stored(config: QualityConfig) -> QualityConfig:
     """The same limits rounded as a float32 column rounds its values, for deciding on stored signals."""
     rounded = {}
-    for name in FILTERS:
+    for name in ("gopher_repetition", "fineweb_quality", "gopher_quality"):
         limits = getattr(config, name)
         floats = {key: float(np.float32(v)) for key, v in dataclasses.asdict(limits).items() if isinstance(v, float)}
         rounded[name] = dataclasses.replace(limits, **floats)
@@ -427,7 +347,7 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _check_limits(section: GopherRepetition | FineWebQuality | GopherQuality | PortugueseQuality) -> None:
+def _check_limits(section: GopherRepetition | FineWebQuality | GopherQuality) -> None:
     for name, value in dataclasses.asdict(section).items():
-        if value is not None and not value >= 0:
+        if not value >= 0:
             raise ValueError(f"{name} = {value}: expected 0 (rule off) or more")

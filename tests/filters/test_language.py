@@ -11,9 +11,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import fasttext
-import numpy as np
-import pyarrow as pa
 import pytest
 
 import fetch_models
@@ -23,8 +20,7 @@ from caravela.config import ConfigError
 from caravela.errors import UserError
 from filters import language
 from filters.language import LanguageConfig, LanguageIdentifier, ModelFile, decide, model_path
-from tests.filters.fasttext_models import GLOTLID_LABELS, TinyModel
-from tests.filters.hard_texts import SAMPLE_TEXTS, hard_texts, sample_texts
+from tests.filters.hard_texts import SAMPLE_TEXTS, hard_texts
 
 DEFAULT = LanguageConfig()
 
@@ -104,93 +100,6 @@ def test_ranking_of_hard_texts_is_sorted_bounded_and_as_long_as_asked() -> None:
 )
 def test_decision_names_its_reason(ranking: list[tuple[str, float]], expected: tuple[str, str] | None) -> None:
     assert decide(ranking, DEFAULT) == expected
-
-
-def test_score_is_compared_as_the_table_stores_it() -> None:
-    """0.65 in single precision is below 0.65 in double; a text must not go when it is decided again."""
-    stored = float(np.float32(0.65))
-    assert stored < 0.65
-    assert decide([("pt", stored)], DEFAULT) is None
-    assert decide([("pt", float(np.nextafter(np.float32(0.65), np.float32(0))))], DEFAULT) is not None
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        DEFAULT,
-        LanguageConfig(threshold=0.95, candidates=1),
-        LanguageConfig(languages=("gl", "es"), threshold=0.3, candidates=6),
-    ],
-)
-def test_batch_says_and_decides_what_one_text_at_a_time_does(config: LanguageConfig) -> None:
-    identifier = LanguageIdentifier.from_config(config)
-    texts = [*hard_texts(seed=9, count=90), "", "\u2003\u00a0\x1c\n", "\x00", "\u200b", *sample_texts()[::7]]
-    found = identifier.identify_batch(pa.array([*texts, None], pa.large_string()))
-    assert found.scores.dtype == np.float32
-    rankings = [identifier.ranking(found, number) for number in range(len(texts))]
-    assert rankings == [identifier.identify(text) for text in texts]
-    blank = [ranking == [("und", 0.0)] for ranking in rankings]
-    assert blank == [not text or text.isspace() for text in texts]
-    assert identifier.ranking(found, len(texts)) == [("und", 0.0)]
-    decisions = identifier.decide_batch(found, config)
-    assert decisions[:-1] == [decide(ranking, config) for ranking in rankings]
-    assert decisions[-1] == ("other_language", "und 0.000")
-    assert {decision and decision[0] for decision in decisions} == {None, "other_language", "unsure"}
-
-
-def test_text_with_half_a_surrogate_pair_is_identified(lid176: LanguageIdentifier) -> None:
-    """Such a str has no UTF-8; it comes from JSON, never from a table."""
-    assert lid176.identify("O mar é azul e a casa é branca\ud800")[0][0] == "pt"
-
-
-@pytest.fixture(scope="module")
-def glotlid_like(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model with GlotLID's labels, loss, and parts of words; its weights are random."""
-    path = tmp_path_factory.mktemp("glotlid") / "model.bin"
-    return TinyModel(labels=GLOTLID_LABELS, dim=24, shortest=2, longest=5, bucket=4000, seed=5).write(path)
-
-
-def test_model_with_labels_like_those_of_glotlid(glotlid_like: str) -> None:
-    config = LanguageConfig(model_uri=glotlid_like, candidates=4)
-    identifier, reference = LanguageIdentifier.from_config(config), fasttext.load_model(glotlid_like)
-    assert set(identifier.labels) == {label.removeprefix("__label__") for label in reference.get_labels()}
-    assert "por_Latn" in identifier.labels
-    for text in filter(str.strip, hard_texts(seed=4, count=60)):
-        labels, scores = reference.predict(text.replace("\n", " "), k=4)
-        ranking = identifier.identify(text)
-        assert [label for label, _ in ranking] == [label.removeprefix("__label__") for label in labels]
-        assert [score for _, score in ranking] == pytest.approx(np.minimum(scores, 1), abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("ranking", "expected"),
-    [
-        ([("por_Latn", 0.8), ("glg_Latn", 0.1)], None),
-        ([("por_Latn", 0.799)], None),
-        ([("por_Latn", 0.798)], ("unsure", "por_Latn 0.798 is below 0.799")),
-        ([("glg_Latn", 0.9)], ("other_language", "glg_Latn 0.900")),
-    ],
-)
-def test_glotlid_labels_have_the_threshold_of_fineweb_2(
-    ranking: list[tuple[str, float]], expected: tuple[str, str] | None
-) -> None:
-    assert decide(ranking, DEFAULT) == expected
-    assert decide(ranking, LanguageConfig(languages=("por_Latn",))) == expected
-    assert decide(ranking, LanguageConfig(threshold=0.95)) != expected or ranking[0][0] != "por_Latn"
-
-
-def test_language_that_the_model_does_not_know_is_refused_with_the_nearest_names(glotlid_like: str) -> None:
-    with pytest.raises(UserError, match=r"language\.languages = \['por'\]: none is among the 17 labels .* por_Latn"):
-        LanguageIdentifier.from_config(LanguageConfig(model_uri=glotlid_like, languages=("por",)))
-    with pytest.raises(UserError, match=r"\['por_Latn'\]: none is among the 176 labels of .*lid\.176.*example .*pt"):
-        LanguageIdentifier.from_config(LanguageConfig(languages=("por_Latn",)))
-    LanguageIdentifier.from_config(LanguageConfig(languages=("por_Latn", "pt")))
-
-
-def test_own_model_without_portuguese_asks_for_languages(tmp_path: Path) -> None:
-    path = TinyModel(labels=("__label__good", "__label__bad")).write(tmp_path / "quality.bin")
-    with pytest.raises(UserError, match=r"\['pt'\]: none is among the 2 labels .*quality\.bin; .* bad, good"):
-        LanguageIdentifier.from_config(LanguageConfig(model_uri=path))
 
 
 def test_missing_model_is_one_line_with_the_command_that_fetches_it(cache: Path) -> None:
