@@ -70,7 +70,7 @@ def _stage(stage: Manifest) -> dict[str, Any]:
     files = [file for shard in stage.shards for file in shard.files]
     tables: dict[str, int] = {}
     for file in files:
-        if file.table != "files":
+        if file.path.endswith(".parquet"):
             tables[file.table] = tables.get(file.table, 0) + file.rows
     return {
         "stage": stage.stage,
