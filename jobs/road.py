@@ -15,7 +15,6 @@ from caravela.sample.crawl import SampleCrawlConfig, crawl_stage
 from caravela.stages import Stage
 from caravela.train.config import TrainConfig
 from caravela.train.launch import pretrain_stage
-from filters.browse import BrowseConfig
 from filters.curate import CurateConfig, curate_stages
 from filters.dedup.config import DedupConfig
 from filters.dedup.road import dedup_stages
@@ -31,7 +30,6 @@ class RoadConfig:
     crawl: SampleCrawlConfig = field(default_factory=SampleCrawlConfig)
     curate: CurateConfig = field(default_factory=CurateConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
-    browse: BrowseConfig = field(default_factory=BrowseConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pack: PackConfig = field(default_factory=PackConfig)
     model: ModelConfig
