@@ -128,7 +128,7 @@ class SignatureWorker:
         borders = np.searchsorted(all_keys[order], partition_starts(count)).tolist()
         parts = [table.slice(a, b - a) for a, b in zip(borders, [*borders[1:], table.num_rows], strict=True)]
         partitions.write(out.local_path(f"keys/part-{out.index:05d}.parts", table="keys"), KEYS, parts)
-        return table.num_rows
+        return int(table.num_rows)
 
     def _attributes(self, batch: pa.RecordBatch, exact: U64, signature: kernels.U32) -> pa.Table:
         count = signature.shape[1]
