@@ -1,4 +1,4 @@
-"""Fixtures for tests of all packages: servers of our own on loopback, S3's kind with a bucket in it, and the web's."""
+"""For tests of all packages: servers of our own on loopback (S3's kind with a bucket, the web's), a budget of time."""
 
 import json
 import os
@@ -14,7 +14,9 @@ import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 300
+STARTED = time.monotonic()
+OVER_BUDGET = "the suite is over its budget"
 
 
 def free_port() -> int:
@@ -110,3 +112,32 @@ def web(tmp_path: Path) -> Iterator[Web]:
             yield Web(f"http://127.0.0.1:{int(server.stdout.readline())}", folder, log)
         finally:
             server.terminate()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--budget-minutes",
+        type=float,
+        help="start no more tests after so many minutes: the rest is reported as skipped (for CI with a time limit)",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first, so that a spent budget leaves out the slow ones."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    budget = item.config.getoption("--budget-minutes")
+    if budget is not None and time.monotonic() - STARTED > 60 * budget:
+        pytest.skip(f"not run: {OVER_BUDGET} of {budget:g} minutes")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how much was left out, in a line that nobody overlooks."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    left_out = [report.nodeid for report in skipped if OVER_BUDGET in str(report.longrepr)]
+    if left_out:
+        terminalreporter.section(f"{len(left_out)} tests NOT RUN, {OVER_BUDGET}", red=True)
+        terminalreporter.write_line("\n".join(left_out))
