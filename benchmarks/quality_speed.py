@@ -16,7 +16,6 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,10 +95,11 @@ def in_batches(texts: list[str], words: WordTable, config: QualityConfig) -> lis
     return reasons
 
 
-def datatrove_filters(config: QualityConfig) -> dict[str, Any]:
-    """datatrove's three filters with our settings, by our names, in our order."""
+def datatrove_reasons(texts: list[str]) -> list[str | None]:
+    """The reason of datatrove's three filters, in our order, for each text."""
+    config = QualityConfig()
     repetition, fineweb, quality = config.gopher_repetition, config.fineweb_quality, config.gopher_quality
-    return {
+    filters = {
         "gopher_repetition": GopherRepetitionFilter(
             dup_line_frac=repetition.dup_line_frac,
             dup_para_frac=repetition.dup_para_frac,
@@ -132,11 +132,6 @@ def datatrove_filters(config: QualityConfig) -> dict[str, Any]:
             language="por_Latn",
         ),
     }
-
-
-def datatrove_reasons(texts: list[str]) -> list[str | None]:
-    """The reason of datatrove's three filters for each text."""
-    filters = datatrove_filters(QualityConfig())
     reasons = []
     for text in texts:
         document, reason = Document(text=text, id=""), None
