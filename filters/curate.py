@@ -27,7 +27,6 @@ from caravela.stages import Shard, ShardOutput, Stage, finished
 from filters import quality, steps
 from filters.datatrove_blocks import BlockConfig
 from filters.language import LanguageConfig
-from filters.near_languages import NearLanguagesConfig
 from filters.personal_data import PersonalDataConfig
 from filters.quality import QualityConfig
 from filters.repeated_lines import RepeatedLinesConfig, pages_by_extraction, repeated_lines_stage, site_lines_stage
@@ -57,8 +56,6 @@ class CurateConfig:
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     repeated_lines: RepeatedLinesConfig = field(default_factory=RepeatedLinesConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
-    near_languages: NearLanguagesConfig = field(default_factory=NearLanguagesConfig)
-    """A second look at what may be Portuguese or a language near to it."""
     quality: QualityConfig = field(default_factory=QualityConfig)
     blocks: tuple[BlockConfig, ...] = ()
     """Filters and formatters of datatrove, run as they are, in this order."""
@@ -96,7 +93,7 @@ def curate_stages(root: str, config: CurateConfig, crawl: Input | None = None) -
     repeated = before[-1].as_input() if before else None
     stage = Stage(
         name="curate",
-        version=4,
+        version=3,
         root=root,
         config=_settings(config),
         inputs=(*inputs, *list_inputs(config.url), *([repeated] if repeated else [])),
@@ -205,7 +202,7 @@ def steps_of(config: CurateConfig, repeated: Input | None = None) -> list[steps.
         (config.url.enabled, lambda: steps.Url(config.url)),
         (True, lambda: steps.Extract(config.extract)),
         (repeated is not None, lambda: steps.DropRepeatedLines(config.repeated_lines, cast(Input, repeated))),
-        (True, lambda: steps.Language(config.language, config.near_languages)),
+        (True, lambda: steps.Language(config.language)),
         (bool(before), lambda: steps.Blocks(before, "blocks before quality")),
         (True, lambda: steps.Quality(config.quality)),
         (bool(after), lambda: steps.Blocks(after, "blocks")),

@@ -18,7 +18,6 @@ from caravela.manifest import Input
 from filters import datatrove_blocks, language, personal_data, quality, words
 from filters.datatrove_blocks import Block, BlockConfig
 from filters.language import LanguageConfig
-from filters.near_languages import PORTUGUESE, NearLanguages, NearLanguagesConfig, language_of
 from filters.personal_data import PersonalDataConfig
 from filters.quality import QualityConfig
 from filters.quality_batch import measure_batch
@@ -142,36 +141,21 @@ class DropRepeatedLines(Step):
 
 
 class Language(Step):
-    """Keeps the languages that are wanted; what the model says of a text is kept as metadata.
-
-    Where Portuguese is wanted and a near language may have been taken for it, or it for one, a second look decides.
-    """
+    """Keeps the languages that are wanted; the runners-up are kept as metadata."""
 
     name = "language"
 
-    def __init__(self, config: LanguageConfig, near: NearLanguagesConfig) -> None:
+    def __init__(self, config: LanguageConfig) -> None:
         self.config = config
         self.identifier = language.LanguageIdentifier.from_config(config)
-        wants_portuguese = PORTUGUESE in map(language_of, config.languages)
-        self.near = NearLanguages.load(near) if near.enabled and wants_portuguese else None
 
     def __call__(self, candidates: Sequence[Candidate]) -> None:
         for candidate in candidates:
             ranking = self.identifier.identify(candidate.row["text"])
+            candidate.row["language"], candidate.row["language_score"] = ranking[0]
             candidate.metadata["languages"] = {label: round(score, 4) for label, score in ranking}
-            best = self._second_look(candidate, ranking)
-            candidate.row["language"], candidate.row["language_score"] = best
-            if (decision := language.decide([best], self.config)) is not None:
+            if (decision := language.decide(ranking, self.config)) is not None:
                 candidate.remove(self.name, *decision)
-
-    def _second_look(self, candidate: Candidate, ranking: Sequence[tuple[str, float]]) -> tuple[str, float]:
-        text = candidate.row["text"]
-        if self.near is None or not self.near.is_wanted(len(text), ranking):
-            return ranking[0]
-        found = self.near.second_look(text, ranking)
-        candidate.counts["second_looks"] = 1
-        candidate.counts["second_looks_that_changed_the_label"] = int(found[0] != ranking[0][0])
-        return found
 
 
 class Quality(Step):
