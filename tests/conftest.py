@@ -118,7 +118,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--budget-minutes",
         type=float,
-        help="start no more tests after so many minutes: the rest is reported as skipped (for CI with a time limit)",
+        help="start no test after so many minutes, and no slow one after half of them: the rest is reported as skipped",
     )
 
 
@@ -130,7 +130,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     budget = item.config.getoption("--budget-minutes")
-    if budget is not None and time.monotonic() - STARTED > 60 * budget:
+    if budget is None:
+        return
+    mine = budget / 2 if item.get_closest_marker("slow") else budget
+    if time.monotonic() - STARTED > 60 * mine:
         pytest.skip(f"not run: {OVER_BUDGET} of {budget:g} minutes")
 
 
