@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 ROOT ?= runs/demo
 INSTALLED = $(VENV)/.installed
 UV_VERSION = 0.13.9
-# uv unpacks the lock file several times faster than pip; it is told of the wheels and the index that pip knows.
+# uv unpacks the lock file faster than pip; it is told of the wheels and the index that pip knows.
 UV_INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL}" \
   $(BIN)/uv pip install -q --python $(BIN)/python
 
@@ -18,7 +18,7 @@ help: ## this list
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Caravela needs Python 3.11 or newer, found $$($(PYTHON) --version); set PYTHON=python3.11"; exit 1; }
-	@echo "Installing into $(VENV) from requirements.lock (one to four minutes, about 2 GB) ..."
+	@echo "Installing into $(VENV) from requirements.lock (two to four minutes, about 2 GB) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -qq --disable-pip-version-check uv==$(UV_VERSION)
 	@$(UV_INSTALL) -r requirements.lock
@@ -38,7 +38,7 @@ demo-s3: models ## the same road with everything in object storage, on an S3 ser
 	  --config jobs/configs/demo.toml --set root=s3://caravela/demo
 
 test: models ## every test
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest
 
 test-fast: models ## tests that start no Ray, server or training
 	@$(BIN)/python -m pytest -m "not slow"

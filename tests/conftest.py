@@ -1,4 +1,4 @@
-"""For tests of all packages: servers of our own on loopback (S3's kind with a bucket, the web's), a budget of time."""
+"""Fixtures for tests of all packages: servers of our own on loopback, S3's kind with a bucket in it, and the web's."""
 
 import json
 import os
@@ -14,9 +14,7 @@ import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-START_TIMEOUT_S = 300
-STARTED = time.monotonic()
-OVER_BUDGET = "the suite is over its budget"
+START_TIMEOUT_S = 60
 
 
 def free_port() -> int:
@@ -112,35 +110,3 @@ def web(tmp_path: Path) -> Iterator[Web]:
             yield Web(f"http://127.0.0.1:{int(server.stdout.readline())}", folder, log)
         finally:
             server.terminate()
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--budget-minutes",
-        type=float,
-        help="start no test after so many minutes, and no slow one after half of them: the rest is reported as skipped",
-    )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first, so that a spent budget leaves out the slow ones."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    budget = item.config.getoption("--budget-minutes")
-    if budget is None:
-        return
-    mine = budget / 2 if item.get_closest_marker("slow") else budget
-    if time.monotonic() - STARTED > 60 * mine:
-        pytest.skip(f"not run: {OVER_BUDGET} of {budget:g} minutes")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says how much was left out, in a line that nobody overlooks."""
-    skipped = terminalreporter.stats.get("skipped", [])
-    left_out = [report.nodeid for report in skipped if OVER_BUDGET in str(report.longrepr)]
-    if left_out:
-        terminalreporter.section(f"{len(left_out)} tests NOT RUN, {OVER_BUDGET}", red=True)
-        terminalreporter.write_line("\n".join(left_out))
