@@ -185,8 +185,7 @@ def _tokenizer(vocab: "Vocab", rules: Mapping[str, Any], *, joins: bool = True) 
     def infix_finditer(string: str) -> Iterable[re.Match[str]]:
         if not ready:
             return ()
-        pattern: re.Pattern[str] = infix_with_hyphen if "-" in string and HYPHENATED.search(string) else infix
-        return pattern.finditer(string)
+        return (infix_with_hyphen if "-" in string and HYPHENATED.search(string) else infix).finditer(string)
 
     def url_match(string: str) -> re.Match[str] | None:
         return defaults.url_match(string) if "." in string else None

@@ -47,7 +47,9 @@ def summed_loss(
     """Sum over tokens of weight times loss in nats, a float32 scalar with gradients for the first two arguments."""
     chunk_tokens = chunk_tokens or chunk_length(len(matrix_VD))
     if torch.is_grad_enabled():
-        total: Tensor = _SummedLoss.apply(hidden_ND, matrix_VD, targets_N, weights_N, chunk_tokens)
+        total: Tensor = _SummedLoss.apply(  # type: ignore[no-untyped-call]
+            hidden_ND, matrix_VD, targets_N, weights_N, chunk_tokens
+        )
         return total
     losses_N = token_losses(hidden_ND, matrix_VD, targets_N, chunk_tokens)
     return (losses_N if weights_N is None else losses_N * weights_N).sum()

@@ -205,8 +205,7 @@ def rounded(model: Decoder, dtype: str) -> Decoder:
     """A copy of the model in float32 whose weights went through ``dtype``."""
     copy = Decoder(model.config)
     copy.load_state_dict({name: tensor.to(DTYPES[dtype]).float() for name, tensor in model.state_dict().items()})
-    copy.eval()
-    return copy
+    return copy.eval()
 
 
 def verify_tokenizer(folder: str, processor: sentencepiece.SentencePieceProcessor, texts: Sequence[str]) -> None:

@@ -215,14 +215,14 @@ class Engine:
     def _pieces(self) -> Iterator[tuple[str, Any]]:
         """DeepSpeed's record of what this rank holds of each parameter."""
         for name, parameter in self.decoder.named_parameters():
-            if (piece := parameter._hp_mapping) is not None:
+            if (piece := parameter._hp_mapping) is not None:  # type: ignore[attr-defined]
                 yield name, piece
 
     def full_weights(self) -> dict[str, Tensor]:
         """All weights in float32 on the CPU, on rank 0; empty on the others. A tied matrix comes once."""
         weights = {}
         for name, parameter in self.decoder.named_parameters():
-            whole = parameter.get_full_hp_param()
+            whole = parameter.get_full_hp_param()  # type: ignore[attr-defined]
             if torch.distributed.get_rank() == 0:
                 weights[name] = whole.cpu()
         return weights

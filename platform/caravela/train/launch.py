@@ -119,7 +119,7 @@ def check_resources(config: TrainConfig, progress: StageProgress) -> None:
         UserError: a Ray of our own on this machine can never start them. A standing cluster may still grow.
     """
     wanted = worker_resources(config)
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     labels = dict(config.rank0_labels)
     if not any(labels.items() <= node["Labels"].items() for node in alive) and not cluster.on_standing_cluster():
         raise UserError(f"train.rank0_labels = {labels}: no node has these labels")
@@ -164,7 +164,7 @@ def _fit(task: Mapping[str, Any], config: TrainConfig) -> None:
                 num_workers=config.num_workers,
                 use_gpu=config.use_gpu,
                 resources_per_worker=dict(worker_resources(config)),
-                label_selector=first if config.rank0_labels else None,
+                label_selector=first if config.rank0_labels else None,  # type: ignore[call-arg]
             ),
             run_config=RunConfig(
                 name="pretrain",
