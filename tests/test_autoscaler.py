@@ -137,6 +137,7 @@ def test_actor_pool_on_a_standing_cluster_may_outgrow_what_is_there(monkeypatch:
     assert most_workers(0, num_cpus=1) == 1
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_stage_on_an_empty_cluster_gets_curation_nodes_and_rank_0_its_own(
     empty_cluster: dict[str, str], tmp_path: Path

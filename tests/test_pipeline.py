@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from caravela import manifest, storage
 from tests.running import TINY, command, end, run, start, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 STAGES = (
     "crawl", "curate", "signatures", "duplicates", "components", "members", "clusters", "dedup",

@@ -13,7 +13,7 @@ import pytest
 from caravela import manifest
 from tests.running import DEMO, TINY, end, run, start, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 BINARIES = Path(sys.executable).parent
 

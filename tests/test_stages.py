@@ -289,6 +289,7 @@ def on_ray() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("actors", [False, True], ids=["tasks", "actors"])
 @pytest.mark.parametrize("trouble", ["", "killed"], ids=["undisturbed", "killed"])
@@ -305,6 +306,7 @@ def no_worker() -> Split:
     raise UserError("model.ftz: no such model")
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("actors", [False, True], ids=["tasks", "actors"])
 @pytest.mark.parametrize("trouble", ["mistake", "no worker"])
@@ -320,6 +322,7 @@ def test_ray_hands_a_mistake_of_the_user_on_as_itself(tmp_path: Path, on_ray: No
     assert broken.manifest() is None
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_ray_leaves_a_bug_of_ours_as_it_is_and_the_rerun_does_what_is_missing(tmp_path: Path, on_ray: None) -> None:
     with pytest.raises(Exception, match="a bug of ours") as caught:

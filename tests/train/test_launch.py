@@ -74,6 +74,7 @@ def train_workers() -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_launch_worker_killed_in_mid_run_changes_nothing(tmp_path: Path, pack: Input, unbroken: Path) -> None:
@@ -108,6 +109,7 @@ def test_launch_worker_killed_in_mid_run_changes_nothing(tmp_path: Path, pack: I
     assert all((x == y).all() for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_launch_corrupt_part_is_one_line_and_not_tried_for_ever(tmp_path: Path, pack: Input) -> None:
@@ -121,6 +123,7 @@ def test_launch_corrupt_part_is_one_line_and_not_tried_for_ever(tmp_path: Path, 
     assert not train_workers()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_launch_more_workers_than_the_machine_has_room_for_is_one_line(tmp_path: Path, pack: Input) -> None:
@@ -128,6 +131,7 @@ def test_launch_more_workers_than_the_machine_has_room_for_is_one_line(tmp_path:
         stages.run(stage(tmp_path, pack, num_workers=3, num_cpus_per_worker=2), CLUSTER)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_launch_rank_0_on_a_node_that_is_not_there_is_one_line(tmp_path: Path, pack: Input) -> None:
