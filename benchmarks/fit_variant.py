@@ -161,8 +161,11 @@ def _prior(features: Sequence[Feature], group: tuple[str, int]) -> float:
     return next(feature.prior * feature.side for feature in features if (feature.family, feature.side) == group)
 
 
-def minimum(loss: Any, point: Floats) -> Floats:
-    """Where a smooth convex function is least, by L-BFGS with ten pairs (Nocedal and Wright, algorithm 7.4)."""
+def minimum(loss: Any, point: Floats, least_gain: float = 1e-7) -> Floats:
+    """Where a smooth convex function is least, by L-BFGS with ten pairs (Nocedal and Wright, algorithm 7.4).
+
+    It ends with the first round that gains less than ``least_gain`` of the value.
+    """
     pairs: list[tuple[Floats, Floats]] = []
     value, slope = loss(point)
     for _ in range(ROUNDS):
@@ -185,7 +188,7 @@ def minimum(loss: Any, point: Floats) -> Floats:
         moved, turned = -length * direction, new_slope - slope
         if moved @ turned > 1e-10:
             pairs = [*pairs[-9:], (moved, turned)]
-        settled = value - new_value < 1e-7 * abs(value)
+        settled = value - new_value < least_gain * abs(value)
         point, value, slope = point + moved, new_value, new_slope
         if settled:
             break

@@ -16,6 +16,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -95,11 +96,10 @@ def in_batches(texts: list[str], words: WordTable, config: QualityConfig) -> lis
     return reasons
 
 
-def datatrove_reasons(texts: list[str]) -> list[str | None]:
-    """The reason of datatrove's three filters, in our order, for each text."""
-    config = QualityConfig()
+def datatrove_filters(config: QualityConfig) -> dict[str, Any]:
+    """Datatrove's three filters with our settings, by our names, in our order."""
     repetition, fineweb, quality = config.gopher_repetition, config.fineweb_quality, config.gopher_quality
-    filters = {
+    return {
         "gopher_repetition": GopherRepetitionFilter(
             dup_line_frac=repetition.dup_line_frac,
             dup_para_frac=repetition.dup_para_frac,
@@ -132,6 +132,11 @@ def datatrove_reasons(texts: list[str]) -> list[str | None]:
             language="por_Latn",
         ),
     }
+
+
+def datatrove_reasons(texts: list[str]) -> list[str | None]:
+    """The reason of datatrove's three filters for each text."""
+    filters = datatrove_filters(QualityConfig())
     reasons = []
     for text in texts:
         document, reason = Document(text=text, id=""), None

@@ -78,7 +78,7 @@ def first_broken_rules(signals: Mapping[str, F64], config: QualityConfig) -> npt
 
 def _counts(text: pa.Array, table: WordTable, config: QualityConfig) -> tuple[I64, U8]:
     stop_words = table.prepare(config.signals.stop_words)
-    data, borders = _utf8_buffers(text)
+    data, borders = utf8_buffers(text)
     counts, status = np.zeros((len(text), len(COUNTS)), np.int64), np.zeros(len(text), np.uint8)
     missing = np.zeros((MISSING_ROWS, 2), np.int64)
     todo, begin = np.arange(len(text)), 0
@@ -107,7 +107,7 @@ def _counts(text: pa.Array, table: WordTable, config: QualityConfig) -> tuple[I6
     return counts, status
 
 
-def _utf8_buffers(text: pa.Array) -> tuple[U8, I64]:
+def utf8_buffers(text: pa.Array) -> tuple[U8, I64]:
     """The bytes of a string column and the ``len(text) + 1`` borders in them, without a copy of the text."""
     large = text.fill_null("").cast(pa.large_string())
     _, offsets, data = large.buffers()

@@ -1,75 +1,58 @@
-"""The steps that a document takes through curation, each over a batch of those that are still in.
+"""The steps that documents take through curation, each over a batch of them (``filters.batch``).
 
-A step looks at candidates and, for each, adds to its row, changes its text or removes it with a reason. Steps hold what
-is dear to make (a model, a memo), so a worker makes them once. Their order and names are those of the funnel.
+A step looks at the documents whose places it is given and, for each, sets columns, changes its text or removes it with
+a reason. Steps hold what is dear to make (a model, a memo), so a worker makes them once. Their order and names are
+those of the funnel.
 """
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pyarrow as pa
 
-from caravela.data import extract, readers
+from caravela.data import extract
 from caravela.data.extract import ExtractConfig
 from caravela.manifest import Input
 from filters import datatrove_blocks, language, personal_data, quality, words
+from filters.batch import Batch, Places
+from filters.clean_text import blank, clean_column
 from filters.datatrove_blocks import Block, BlockConfig
 from filters.language import LanguageConfig
+from filters.near_languages import PORTUGUESE, NearLanguages, NearLanguagesConfig, language_of
 from filters.personal_data import PersonalDataConfig
+from filters.personal_data_search import may_hold_personal_data
 from filters.quality import QualityConfig
-from filters.quality_batch import measure_batch
+from filters.quality_batch import first_broken_rules, measure_batch
 from filters.repeated_lines import RepeatedLines, RepeatedLinesConfig, drop_repeated_lines, site_of
 from filters.url_rules import UrlConfig, UrlRules
-from filters.variant import VariantConfig, identify_variant
+from filters.variant import VariantConfig, shipped_model
+from filters.variant_batch import VariantFinder
 from filters.word_table import WordTable
 
 
-@dataclass(slots=True)
-class Candidate:
-    """A document on its way: its row so far, and why it was removed, if it was."""
-
-    raw: readers.RawDocument
-    row: dict[str, Any]
-    metadata: dict[str, Any]
-    removed_by: str = ""
-    reason: str = ""
-    detail: str = ""
-    text_bytes: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    """Further counters of the shard that this document adds to."""
-
-    @classmethod
-    def of(cls, raw: readers.RawDocument) -> "Candidate":
-        known = {"id": raw.id, "url": raw.url, "source": raw.source, "date": raw.date, "title": "", "text": ""}
-        return cls(raw, known, dict(raw.metadata))
-
-    def set_text(self, text: str) -> None:
-        self.row["text"] = text
-        self.text_bytes = len(text.encode("utf-8"))
-
-    def remove(self, step: str, reason: str, detail: str = "") -> None:
-        self.removed_by, self.reason, self.detail = step, reason, detail
-
-    def document(self) -> Mapping[str, Any]:
-        """The row of table ``documents``; of ``removed`` if the document was."""
-        metadata = json.dumps(self.metadata, ensure_ascii=False, sort_keys=True, default=str)
-        why = {"stage": self.removed_by, "reason": self.reason, "detail": self.detail} if self.removed_by else {}
-        return {**self.row, "metadata": metadata, **why}
-
-
 class Step(ABC):
-    """One step; it is given only candidates that no step before it has removed."""
+    """One step of the pass."""
 
     name: str
+    sees_all_past: str = ""
+    """The name of an earlier step: this one is given every document that passed it, also those that a step between has
+    removed. Empty: it is given the documents that are still in, and only such a step may remove any."""
 
     def begin_shard(self) -> None:  # noqa: B027 - most steps carry nothing over
         """Called before the first batch of a shard: nothing may carry over from one shard to the next."""
 
     @abstractmethod
-    def __call__(self, candidates: Sequence[Candidate]) -> None: ...
+    def __call__(self, batch: Batch, places: Places) -> None:
+        """Takes the documents at ``places`` (ascending, maybe none) through the step."""
+
+
+def take_through(steps: Sequence[Step], batch: Batch, after: Callable[[str, Batch], None]) -> None:
+    """All steps over a batch; ``after`` is called with the name of each when it is done."""
+    for step in steps:
+        step(batch, batch.past(step.sees_all_past) if step.sees_all_past else batch.still_in())
+        batch.close_step(step.name)
+        after(step.name, batch)
 
 
 class Read(Step):
@@ -77,10 +60,10 @@ class Read(Step):
 
     name = "read"
 
-    def __call__(self, candidates: Sequence[Candidate]) -> None:
-        for candidate in candidates:
-            if candidate.raw.problem:
-                candidate.remove(self.name, candidate.raw.problem, candidate.raw.detail)
+    def __call__(self, batch: Batch, places: Places) -> None:
+        batch.counts["broken"] += batch.raw.broken
+        for place, (problem, detail) in batch.raw.problems.items():
+            batch.remove(place, self.name, problem, detail)
 
 
 class Url(Step):
@@ -91,10 +74,10 @@ class Url(Step):
     def __init__(self, config: UrlConfig) -> None:
         self.rules = UrlRules(config)
 
-    def __call__(self, candidates: Sequence[Candidate]) -> None:
-        for candidate in candidates:
-            if (decision := self.rules.decide(candidate.row["url"])) is not None:
-                candidate.remove(self.name, *decision)
+    def __call__(self, batch: Batch, places: Places) -> None:
+        for place, url in zip(places.tolist(), batch.strings("url", places), strict=True):
+            if (decision := self.rules.decide(url)) is not None:
+                batch.remove(place, self.name, *decision)
 
 
 class Extract(Step):
@@ -105,19 +88,36 @@ class Extract(Step):
     def __init__(self, config: ExtractConfig) -> None:
         self.config = config
 
-    def __call__(self, candidates: Sequence[Candidate]) -> None:
-        for candidate in candidates:
-            if candidate.raw.html is None:
-                candidate.set_text(extract.clean(candidate.raw.text or ""))
-                if not candidate.row["text"].strip():
-                    candidate.remove(self.name, "no_text")
-                continue
-            page = extract.extract(candidate.raw.html, candidate.raw.header_charset, self.config)
-            candidate.set_text(page.text)
-            candidate.row["title"] = page.title
-            candidate.metadata["encoding"] = page.encoding
+    def __call__(self, batch: Batch, places: Places) -> None:
+        html = batch.raw.html
+        if html is None:
+            self._clean(batch, places)
+            return
+        pages = [place for place in places.tolist() if html[place] is not None]
+        self._clean(batch, np.setdiff1d(places, pages, assume_unique=True))
+        self._extract(batch, pages)
+
+    def _clean(self, batch: Batch, places: Places) -> None:
+        """Texts that came as texts."""
+        text = batch.raw.text if len(places) == len(batch) else batch.raw.text.take(pa.array(places))
+        text = clean_column(text.fill_null(""))
+        batch.set_texts(places, text)
+        for place in blank(text):
+            batch.remove(places[place], self.name, "no_text")
+
+    def _extract(self, batch: Batch, places: Sequence[int]) -> None:
+        assert batch.raw.html is not None
+        assert batch.raw.header_charset is not None
+        pages = [
+            extract.extract(batch.raw.html[place] or b"", batch.raw.header_charset[place], self.config)
+            for place in places
+        ]
+        batch.set_texts(places, [page.text for page in pages])
+        batch.set("title", places, [page.title for page in pages])
+        for place, page in zip(places, pages, strict=True):
+            batch.metadata[place]["encoding"] = page.encoding
             if page.reason:
-                candidate.remove(self.name, page.reason)
+                batch.remove(place, self.name, page.reason)
 
 
 class DropRepeatedLines(Step):
@@ -129,37 +129,60 @@ class DropRepeatedLines(Step):
         self.config = config
         self.lines = RepeatedLines.load(repeated)
 
-    def __call__(self, candidates: Sequence[Candidate]) -> None:
-        for candidate in candidates:
-            site = site_of(candidate.row["url"])
-            text, dropped = drop_repeated_lines(candidate.row["text"], site, self.lines, self.config)
+    def __call__(self, batch: Batch, places: Places) -> None:
+        changed: dict[int, str] = {}
+        texts = batch.texts(places).to_pylist()
+        for place, text, url in zip(places.tolist(), texts, batch.strings("url", places), strict=True):
+            kept, dropped = drop_repeated_lines(text, site_of(url), self.lines, self.config)
             if dropped:
-                candidate.set_text(text)
-                candidate.counts["lines_dropped"] = dropped
-            if not text.strip():
-                candidate.remove(self.name, "only_repeated_lines")
+                changed[place] = kept
+                batch.counts["lines_dropped"] += dropped
+            if not kept.strip():
+                batch.remove(place, self.name, "only_repeated_lines")
+        batch.set_texts([*changed], [*changed.values()])
 
 
 class Language(Step):
-    """Keeps the languages that are wanted; the runners-up are kept as metadata."""
+    """Keeps the languages that are wanted; what the model says of each text is kept as metadata.
+
+    Where Portuguese is wanted and a near language may have been taken for it, or it for one, a second look decides.
+    Decisions rest on the scores as they are stored (32 bits), so that deciding again on the tables decides alike.
+    """
 
     name = "language"
 
-    def __init__(self, config: LanguageConfig) -> None:
+    def __init__(self, config: LanguageConfig, near: NearLanguagesConfig) -> None:
         self.config = config
         self.identifier = language.LanguageIdentifier.from_config(config)
+        wants_portuguese = PORTUGUESE in map(language_of, config.languages)
+        self.near = NearLanguages.load(near) if near.enabled and wants_portuguese else None
 
-    def __call__(self, candidates: Sequence[Candidate]) -> None:
-        for candidate in candidates:
-            ranking = self.identifier.identify(candidate.row["text"])
-            candidate.row["language"], candidate.row["language_score"] = ranking[0]
-            candidate.metadata["languages"] = {label: round(score, 4) for label, score in ranking}
-            if (decision := language.decide(ranking, self.config)) is not None:
-                candidate.remove(self.name, *decision)
+    def __call__(self, batch: Batch, places: Places) -> None:
+        texts = batch.texts(places).to_pylist()
+        rankings = [self.identifier.identify(text) for text in texts]
+        best = [self._second_look(batch, text, ranking) for text, ranking in zip(texts, rankings, strict=True)]
+        scores = np.array([score for _, score in best], np.float32)
+        batch.set("language", places, [label for label, _ in best])
+        batch.set("language_score", places, scores)
+        for place, ranking, (label, _), score in zip(places.tolist(), rankings, best, scores.tolist(), strict=True):
+            batch.metadata[place]["languages"] = {each: round(value, 4) for each, value in ranking}
+            if (decision := language.decide([(label, score)], self.config)) is not None:
+                batch.remove(place, self.name, *decision)
+
+    def _second_look(self, batch: Batch, text: str, ranking: Sequence[tuple[str, float]]) -> tuple[str, float]:
+        if self.near is None or not self.near.is_wanted(len(text), ranking):
+            return ranking[0]
+        found = self.near.second_look(text, ranking)
+        batch.counts["language.second_looks"] += 1
+        batch.counts["language.second_looks_that_changed_the_label"] += found[0] != ranking[0][0]
+        return found
 
 
 class Quality(Step):
-    """Measures every signal of the whole batch in compiled code, then decides document by document."""
+    """Measures every signal in compiled code, then decides.
+
+    Decisions rest on 64 bits, as datatrove's do; those on the stored 32 bits are the same (see ``filters.quality``).
+    """
 
     name = "quality"
 
@@ -167,14 +190,14 @@ class Quality(Step):
         self.config = config
         self.table = WordTable(words.WordSplitter())
 
-    def __call__(self, candidates: Sequence[Candidate]) -> None:
-        text = pa.array([candidate.row["text"] for candidate in candidates], pa.large_string())
-        measured = measure_batch(text, self.table, self.config)
-        for i, candidate in enumerate(candidates):
-            signals = {name: float(values[i]) for name, values in measured.items()}
-            candidate.row.update(signals)
-            if (decision := quality.decide(signals, self.config)) is not None:
-                candidate.remove(self.name, *decision)
+    def __call__(self, batch: Batch, places: Places) -> None:
+        measured = measure_batch(batch.texts(places), self.table, self.config)
+        for name, values in measured.items():
+            batch.set(name, places, values.astype(np.float32))
+        for i in np.flatnonzero(first_broken_rules(measured, self.config) >= 0).tolist():
+            decision = quality.decide({name: float(values[i]) for name, values in measured.items()}, self.config)
+            assert decision is not None, "both ways of deciding are the same rules"
+            batch.remove(places[i], self.name, *decision)
 
 
 class Blocks(Step):
@@ -189,48 +212,66 @@ class Blocks(Step):
         """Makes the blocks anew: some draw random numbers or count, and would depend on the shards before."""
         self.blocks = datatrove_blocks.load_blocks(self.configs)
 
-    def __call__(self, candidates: Sequence[Candidate]) -> None:
-        for candidate in candidates:
-            known = {**candidate.metadata, "url": candidate.row["url"], "language": candidate.row["language"]}
-            outcome = datatrove_blocks.apply_all(self.blocks, candidate.row["text"], candidate.row["id"], known)
-            candidate.set_text(outcome.text)
-            added = {k: v for k, v in outcome.metadata.items() if k not in ("url", "language")}
-            candidate.metadata.update(added)
+    def __call__(self, batch: Batch, places: Places) -> None:
+        texts = batch.texts(places).to_pylist()
+        known = [batch.strings(name, places) for name in ("id", "url", "language")]
+        changed: dict[int, str] = {}
+        for place, text, identifier, url, label in zip(places.tolist(), texts, *known, strict=True):
+            metadata = batch.metadata[place]
+            outcome = datatrove_blocks.apply_all(
+                self.blocks, text, identifier, {**metadata, "url": url, "language": label}
+            )
+            if outcome.text != text:
+                changed[place] = outcome.text
+            metadata.update({k: v for k, v in outcome.metadata.items() if k not in ("url", "language")})
             if outcome.reason:
-                candidate.counts["broken"] = int(outcome.broken)
-                candidate.remove(self.name, outcome.reason, outcome.detail)
+                batch.counts["broken"] += int(outcome.broken)
+                batch.remove(place, self.name, outcome.reason, outcome.detail)
             elif not outcome.text.strip():
-                candidate.remove(self.name, "emptied")
+                batch.remove(place, self.name, "emptied")
+        batch.set_texts([*changed], [*changed.values()])
+
+
+class PersonalData(Step):
+    """Replaces personal data by placeholders; removes nothing.
+
+    It sees every document in a wanted language, so that the table of the removed holds no personal data of them either.
+    """
+
+    name = "personal_data"
+    sees_all_past = "language"
+
+    def __init__(self, config: PersonalDataConfig) -> None:
+        self.config = config
+
+    def __call__(self, batch: Batch, places: Places) -> None:
+        titles = {place: title for place, title in zip(places, batch.strings("title", places), strict=True) if title}
+        batch.set("title", [*titles], [personal_data.mask(title, self.config).text for title in titles.values()])
+        text = batch.texts(places)
+        found = may_hold_personal_data(text, self.config)
+        changed: dict[int, str] = {}
+        for place, each in zip(places[found].tolist(), text.take(pa.array(found)).to_pylist(), strict=True):
+            masked = personal_data.mask(each, self.config)
+            if masked.counts:
+                changed[place] = masked.text
+                batch.metadata[place]["personal_data"] = dict(masked.counts)
+                for kind, count in masked.counts.items():
+                    batch.counts[f"personal_data.{kind}"] += count
+        batch.set_texts([*changed], [*changed.values()])
 
 
 class Variant(Step):
-    """Labels pt-BR and pt-PT; removes nothing."""
+    """Labels pt-BR and pt-PT; removes nothing. It comes last and sees the texts as they are kept."""
 
     name = "variant"
 
     def __init__(self, config: VariantConfig) -> None:
         self.config = config
+        self.finder = VariantFinder(shipped_model())
 
-    def __call__(self, candidates: Sequence[Candidate]) -> None:
-        for candidate in candidates:
-            variant, score = identify_variant(candidate.row["text"], self.config)
-            candidate.row.update(variant=variant, variant_score=score)
-            candidate.counts[f"variant.{variant or 'unsure'}"] = 1
-
-
-class PersonalData(Step):
-    """Replaces personal data by placeholders; removes nothing."""
-
-    name = "personal_data"
-
-    def __init__(self, config: PersonalDataConfig) -> None:
-        self.config = config
-
-    def __call__(self, candidates: Sequence[Candidate]) -> None:
-        for candidate in candidates:
-            candidate.row["title"] = personal_data.mask(candidate.row["title"], self.config).text
-            masked = personal_data.mask(candidate.row["text"], self.config)
-            if masked.counts:
-                candidate.set_text(masked.text)
-                candidate.metadata["personal_data"] = dict(masked.counts)
-                candidate.counts.update({f"personal_data.{kind}": count for kind, count in masked.counts.items()})
+    def __call__(self, batch: Batch, places: Places) -> None:
+        found = self.finder.identify(batch.texts(places), self.config)
+        batch.set("variant", places, [variant for variant, _ in found])
+        batch.set("variant_score", places, pa.array([score for _, score in found], pa.float32()))
+        for variant, _ in found:
+            batch.counts[f"variant.{variant or 'unsure'}"] += 1

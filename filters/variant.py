@@ -15,7 +15,8 @@ What it gets wrong: the literature of the nineteenth century, whose grammar was 
 side that were made from the other's by replacing words; texts of under 150 words mostly stay unnamed. Figures by
 cross-validation over unseen sources are in the weights file.
 
-Cost: about 9 MB/s on one core (8 from an empty memo of words), which is at most 300,000 words, about 60 MB, large.
+Cost: about 9 MB/s on one core (8 from an empty memo of words), which is at most 300,000 words, about 60 MB, large;
+``filters.variant_batch`` says the same of many texts at several times the speed.
 """
 
 import functools
@@ -37,6 +38,7 @@ PORTUGUESE_SHARE = 0.02  # of words that Portuguese has and its neighbours have 
 
 TOKEN = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*|[.!?…:;\n\"«»“”—–•]")
 BREAK = re.compile(r"[.!?…:;\n\"«»“”—–•]")
+JOINERS = "-'’"
 ACUTE = re.compile(r"[éó][mn][aeiouáéíóú]")
 CIRCUMFLEX = re.compile(r"[êô][mn][aeiouáéíóú]")
 BOTH_CIRCUMFLEX = re.compile(r"fême|estômag|dêmos|vêm|têm|cômoro")
@@ -142,6 +144,8 @@ class Inventory:
                     self._add(entry, name)
         for phrases in (tails for by_second in self._phrases.values() for tails in by_second.values()):
             phrases.sort(key=lambda phrase: -len(phrase[0]))  # the longest is found first
+        self.second_words = frozenset(second for by_second in self._phrases.values() for second in by_second)
+        """Second words of all phrases."""
         self._memo: dict[str, _Word | None] = {}
 
     def _add(self, entry: str, name: str) -> None:
@@ -162,7 +166,7 @@ class Inventory:
             self._memo = {}
         memo = self._memo
         for token in set(tokens).difference(memo):
-            memo[token] = self._look_up(token)
+            memo[token] = self.look_up(token)
         known = list(map(memo.__getitem__, tokens))
         counts: dict[str, int] = {}
         num_breaks = num_old = num_portuguese = 0
@@ -189,13 +193,13 @@ class Inventory:
                 previous = tokens[place - 1].lower() if place else ""
                 for name in _syntax(word, starts, previous, tokens[place + 1 : place + 3]):
                     counts[name] = counts.get(name, 0) + 1
-        num_words = len(tokens) - num_breaks
-        is_old = num_old >= max(OLD_WORDS_LEAST, OLD_SHARE * num_words)
-        if is_old:
-            counts = {name: count for name, count in counts.items() if not self.features[name].modern}
-        return Sightings(counts, num_words, num_portuguese >= max(1, PORTUGUESE_SHARE * num_words), is_old)
+        return sightings_of(self, counts, len(tokens), num_breaks, num_old, num_portuguese)
 
-    def _look_up(self, token: str) -> _Word | None:
+    def phrases_of(self, token: str) -> Mapping[str, Sequence[tuple[list[str], str]]]:
+        """The phrases that begin with a token: by second word, what follows and the name."""
+        return self._phrases.get(token.lower().replace("’", "'"), {})
+
+    def look_up(self, token: str) -> _Word | None:
         """What is known of a token; nothing of most."""
         if BREAK.match(token):
             return _BREAK
@@ -240,12 +244,23 @@ _BREAK = _Word("\n")
 _SYNTAX_WORDS = PROCLITICS | BE | GO_ON | GO | AUXILIARIES | POSSESSIVES
 
 
-def _is_gerund(word: str) -> bool:
+def is_gerund(word: str) -> bool:
     return len(word) > 4 and word.endswith(("ando", "endo", "indo")) and word not in NO_GERUND
 
 
-def _is_infinitive(word: str) -> bool:
+def is_infinitive(word: str) -> bool:
     return len(word) > 2 and word.endswith(("ar", "er", "ir", "or", "ôr"))
+
+
+def sightings_of(
+    inventory: Inventory, counts: Mapping[str, int], tokens: int, breaks: int, old: int, portuguese: int
+) -> Sightings:
+    """What these counts of features, and of four kinds of tokens, come to."""
+    num_words = tokens - breaks
+    is_old = old >= max(OLD_WORDS_LEAST, OLD_SHARE * num_words)
+    if is_old:
+        counts = {name: count for name, count in counts.items() if not inventory.features[name].modern}
+    return Sightings(counts, num_words, portuguese >= max(1, PORTUGUESE_SHARE * num_words), is_old)
 
 
 def _enclitic_of(word: str) -> str | None:
@@ -269,15 +284,15 @@ def _syntax(word: _Word, starts: bool, previous: str, after: list[str]) -> Itera
         yield word.enclitic
     elif lower in POSSESSIVES:
         yield "syntax/<article_possessive>" if previous in ARTICLES else "syntax/<bare_possessive>"
-    if lower in BE and first == "a" and _is_infinitive(second):
+    if lower in BE and first == "a" and is_infinitive(second):
         yield "syntax/<estar_a_infinitive>"
-    elif lower in GO_ON and first == "a" and _is_infinitive(second):
+    elif lower in GO_ON and first == "a" and is_infinitive(second):
         yield "syntax/<ficar_a_infinitive>"
-    elif (lower in BE or lower in GO_ON) and _is_gerund(first):
+    elif (lower in BE or lower in GO_ON) and is_gerund(first):
         yield "syntax/<estar_gerund>"
-    elif lower in GO and _is_gerund(first):
+    elif lower in GO and is_gerund(first):
         yield "syntax/<ir_gerund>"
-    elif lower in AUXILIARIES and first in CLITICS and (_is_infinitive(second) or _is_gerund(second)):
+    elif lower in AUXILIARIES and first in CLITICS and (is_infinitive(second) or is_gerund(second)):
         yield "pronouns/<clitic_between>"
     elif lower in PROCLITICS:
         yield "pronouns/<proclitic_at_start>" if starts and first else "pronouns/<me_te_lhe>"
@@ -331,7 +346,11 @@ def decide(log_odds: float, evidence: int, config: VariantConfig) -> tuple[str |
 def identify_variant(text: str, config: VariantConfig) -> tuple[str | None, float | None]:
     """The variant of a text with its probability, such as ``("pt-BR", 0.97)``; see the module for what None means."""
     model = shipped_model()
-    sightings = model.inventory.find(text)
+    return decide_on(model, model.inventory.find(text), config)
+
+
+def decide_on(model: VariantModel, sightings: Sightings, config: VariantConfig) -> tuple[str | None, float | None]:
+    """The variant of a text in which these were found."""
     if not sightings.is_portuguese:
         return None, None
     return decide(*model.log_odds(sightings), config)

@@ -335,3 +335,36 @@ def test_ray_leaves_a_bug_of_ours_as_it_is_and_the_rerun_does_what_is_missing(tm
     assert num_calls(tmp_path) == before + NUM_SHARDS - len(finished)
     alone = stages.run(stage(tmp_path, root="alone"), CLUSTER)
     assert digests(stage(tmp_path).uri) == digests(alone.uri)
+
+
+def columns_of(rows: list[dict[str, str]]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+
+
+@pytest.mark.parametrize("batch_rows", [1, 3, 10, 1000])
+def test_columns_give_the_same_file_whatever_the_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int
+) -> None:
+    monkeypatch.setattr(stages, "ROW_GROUP_BYTES", 5000)
+    words = random.Random(3)
+    rows = [{"id": f"{i}", "text": "x" * words.choice([0, 10, 300, 7000])} for i in range(100)]
+
+    def write(name: str, step: int) -> bytes:
+        writer = stages.TableWriter("documents", SCHEMA, f"{tmp_path}/{name}")
+        for start in range(0, len(rows), step):
+            writer.add_columns(columns_of(rows[start : start + step]))
+            writer.add_columns(columns_of([]))
+        writer.close()
+        assert writer.rows == len(rows)
+        return (tmp_path / name).read_bytes()
+
+    assert write("some", batch_rows) == write("all", len(rows))
+    assert pq.read_table(tmp_path / "some").to_pylist() == rows
+    metadata = pq.ParquetFile(tmp_path / "some").metadata
+    sizes, group = [], 0
+    for row in rows:  # a group is full with the row that brings it to 5,000: 8 bytes a value and those of its strings
+        group += 16 + len(row["id"]) + len(row["text"])
+        if group >= 5000:
+            sizes.append(group)
+            group = 0
+    assert metadata.num_row_groups == len(sizes) + (group > 0)

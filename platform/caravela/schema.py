@@ -1,7 +1,8 @@
 """The Arrow schemas of the tables that stages hand to one another.
 
 * documents: one kept document a row. ``id`` is the source's own (WARC-Record-ID, an ``id`` field), else
-  ``<input>#<row>``; signals are extra columns, one each, added by the stage that measures them.
+  ``<input>#<row>``; ``row`` is its number in its input shard, from 0, so that kept and removed documents can be put
+  back in the order of the input; signals are extra columns, one each, added by the stage that measures them.
 * removed: every document that did not survive, with ``stage``, ``reason``, ``detail`` (for a duplicate: the id of
   the document that was kept instead) and the signals measured so far.
 * packed: rows of ``row_tokens`` token ids (context + 1), with where each document begins in the row, its id, and how
@@ -24,6 +25,7 @@ DOCUMENT_FIELDS: list[tuple[str, pa.DataType]] = [
     ("variant", pa.string()),
     ("variant_score", pa.float32()),
     ("metadata", pa.string()),
+    ("row", pa.int32()),
 ]
 REMOVED_FIELDS: list[tuple[str, pa.DataType]] = [
     ("stage", pa.string()),

@@ -23,7 +23,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import ray.data
@@ -309,6 +312,8 @@ class TableWriter:
         self._columns = frozenset(schema.names)
         self._waiting: list[Mapping[str, Any]] = []
         self._waiting_bytes = 0
+        self._gathered: list[pa.RecordBatch] = []
+        self._gathered_bytes = 0
         self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -322,9 +327,25 @@ class TableWriter:
             self._flush()
 
     def add_batch(self, batch: pa.RecordBatch | pa.Table, row_group_rows: int | None = None) -> None:
-        """Adds columns as they are."""
+        """Adds columns as they are, in row groups of their own."""
         self._flush()
         self._writer.write_table(pa.table(batch).cast(self.schema), row_group_size=row_group_rows)
+        self.rows += batch.num_rows
+
+    def add_columns(self, batch: pa.RecordBatch) -> None:
+        """Adds rows as columns, gathered to row groups whose borders depend on the rows alone, not on the batches."""
+        assert not self._waiting, f"{self.table}: rows came one by one before"
+        ends = self._gathered_bytes + np.cumsum(_bytes_of_rows(batch))
+        start = 0
+        while start < batch.num_rows:
+            # The row with which the group is full is its last.
+            stop = min(int(np.searchsorted(ends, ROW_GROUP_BYTES)) + 1, batch.num_rows)
+            self._gathered.append(batch.slice(start, stop - start))
+            self._gathered_bytes = int(ends[stop - 1])
+            start = stop
+            if self._gathered_bytes >= ROW_GROUP_BYTES:
+                ends -= self._gathered_bytes
+                self._flush()
         self.rows += batch.num_rows
 
     def close(self) -> None:
@@ -335,6 +356,20 @@ class TableWriter:
         if self._waiting:
             self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=self.schema))
             self._waiting, self._waiting_bytes = [], 0
+        if self._gathered:
+            # In one piece: Parquet's pages end where a piece ends.
+            whole = pa.Table.from_batches(self._gathered).cast(self.schema).combine_chunks()
+            self._writer.write_table(whole)
+            self._gathered, self._gathered_bytes = [], 0
+
+
+def _bytes_of_rows(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """What each row takes, about."""
+    sizes = np.full(batch.num_rows, 8 * batch.num_columns, np.int64)
+    for column in batch.columns:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            sizes += pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    return sizes
 
 
 def library_versions() -> dict[str, str]:

@@ -62,10 +62,10 @@ def test_order_resumed_anywhere_equals_the_unbroken_one() -> None:
 
 
 def test_order_of_many_rows_opens_fast_and_reaches_any_position() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     shuffle = BlockShuffle([100_000] * 100, 256, seed=1, window_groups=8)
     shuffle.row(123_456_789)
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 10  # 0.1 on an ordinary core; to list ten million rows takes a minute there
     assert shuffle.rows_per_epoch == 10_000_000
 
 

@@ -1,15 +1,21 @@
 """Curation of a shard, without Ray: every record is kept or removed with its step and reason."""
 
 import json
+import random
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from caravela import stages, storage
+from caravela.data import readers, tables
 from caravela.errors import UserError
 from caravela.manifest import Manifest
 from filters.curate import CurateConfig, curate_stages
 from filters.datatrove_blocks import BlockConfig
+from filters.language import LanguageConfig
 from filters.quality import SIGNALS
 from filters.repeated_lines import RepeatedLinesConfig
 from filters.url_rules import UrlConfig, UrlPatterns
@@ -133,3 +139,91 @@ def test_curate_drops_lines_that_a_site_repeats(tmp_path: Path) -> None:
     every = rows(done, "documents") + rows(done, "removed")
     assert {row["id"]: row["text"] for row in every} == {str(i): text.strip() for i, text in enumerate(texts)}
     assert done.counters["lines_dropped"] == 5
+
+
+def everything(done: Manifest) -> list[dict[str, object]]:
+    """Kept and removed documents in the order of the input."""
+    return sorted(rows(done, "documents") + rows(done, "removed"), key=lambda row: int(str(row["row"])))
+
+
+def test_curate_numbers_kept_and_removed_documents_as_they_stood_in_the_input(tmp_path: Path) -> None:
+    news, spanish = sample("pt-PT", "news"), sample("es", "news")
+    done = curated(tmp_path, [{"id": str(i), "text": text} for i, text in enumerate([news, spanish, "", news])])
+    assert [(row["id"], row["row"]) for row in everything(done)] == [("0", 0), ("1", 1), ("2", 2), ("3", 3)]
+
+
+def test_curate_masks_personal_data_in_whatever_is_portuguese_kept_or_not(tmp_path: Path) -> None:
+    line = "\nEscreva para fulano@exemplo.com.br."
+    texts = {
+        "kept": sample("pt-BR", "news") + line,
+        "quality": "Não há nada aqui para ver, e o resto da página também não foi encontrado." + line,
+        "blocks": sample("pt-BR", "news") + "\nif (x) { y }" + line,
+        "language": sample("es", "news") + line,
+    }
+    done = curated(
+        tmp_path,
+        [{"id": name, "text": text} for name, text in texts.items()],
+        blocks=(BlockConfig(name="C4QualityFilter", arguments={"filter_no_terminal_punct": False}),),
+    )
+    found = {str(row["id"]): row for row in everything(done)}
+    assert {name: row.get("stage") for name, row in found.items()} == {**{name: name for name in texts}, "kept": None}
+    masked = {name for name, row in found.items() if "<EMAIL>" in str(row["text"]) and "fulano" not in str(row["text"])}
+    assert masked == {"kept", "quality", "blocks"}
+    assert [name for name, row in found.items() if row["variant_score"] is not None] == ["kept"]
+    assert done.counters["personal_data.email"] == 3
+
+
+def test_curate_decides_on_the_language_score_that_it_stores(tmp_path: Path) -> None:
+    text = sample("pt-BR", "news") + "\n" + sample("es", "news")
+    languages = ("pt", "es")
+    (row,) = everything(
+        curated(tmp_path, [{"text": text}], language=LanguageConfig(languages=languages, threshold=0.0))
+    )
+    score = float(str(row["language_score"]))
+    for step, threshold in enumerate([np.nextafter(score, 0), score, np.nextafter(score, 1)]):
+        (tmp_path / str(step)).mkdir()
+        config = LanguageConfig(languages=languages, threshold=float(threshold))
+        (again,) = everything(curated(tmp_path / str(step), [{"text": text}], language=config))
+        assert (again.get("stage") == "language") == (score < threshold)
+
+
+def parts(done: Manifest) -> list[str]:
+    return [file.sha256 for shard in done.shards for file in shard.files]
+
+
+def write_mixed_documents(path: Path) -> None:
+    chance = random.Random(2)
+    texts = [sample(language, "news") for language in ("pt-BR", "pt-PT", "es")]
+    texts += ["", "curto", "Ã© mojibake, e\u0301 assim.", texts[0] + "\nfulano@exemplo.com.br", texts[1] + "\x07"]
+    some = [texts[chance.randrange(len(texts))] for _ in range(200)]
+    columns = {
+        "text": [text * chance.randrange(3) for text in some],
+        "nota": [i if i % 3 else None for i in range(200)],
+    }
+    pq.write_table(pa.table(columns), path, row_group_size=90)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_curate_gives_the_same_bytes_whatever_the_borders_of_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(stages, "ROW_GROUP_BYTES", 20_000)
+    path = tmp_path / f"in.{ending}"
+    write_mixed_documents(tmp_path / "in.parquet")
+    if ending == "jsonl":
+        every = pq.read_table(tmp_path / "in.parquet").to_pylist()
+        path.write_text("".join(json.dumps(row) + "\n" for row in every), encoding="utf-8")
+    found = []
+    for documents, size in ((1, 1 << 20), (7, 1 << 20), (10_000, 20_000), (10_000, 1 << 30)):
+        monkeypatch.setattr(readers, "BATCH_DOCUMENTS", documents)
+        monkeypatch.setattr(readers, "BATCH_BYTES", size)
+        monkeypatch.setattr(tables, "PARQUET_BATCH_ROWS", documents)
+        monkeypatch.setattr(tables, "PARQUET_BATCH_BYTES", size)
+        root = tmp_path / f"{documents}-{size}"
+        (stage,) = curate_stages(str(root), CurateConfig(inputs=(str(path),)))
+        done = finish(stage)
+        found.append((parts(done), done.counters, done.summary))
+    assert found[1:] == found[:1] * 3
+    with storage.open_read(done.uris("documents")[0]) as stream:
+        assert pq.ParquetFile(stream).metadata.num_row_groups > 2
+    assert done.counters["documents_in"] == 200 == done.counters["documents_kept"] + len(rows(done, "removed"))

@@ -2,8 +2,8 @@
 
 In: what ``caravela.data.inputs`` names: WARC, WET, JSONL, CSV, TSV (plain, gzip, zstandard) and Parquet files; and the
 records that ``caravela.data.common_crawl`` picks by an index.
-Out: ``RawDocument``. Everything that is in a file comes out as a document or as a named problem, so that
-in = kept + removed holds from the first byte.
+Out: ``RawDocument``s, or ``RawColumns`` of many. Everything that is in a file comes out as a document or as a named
+problem, so that in = kept + removed holds from the first byte.
 
 A shard is a WARC file, a CSV file, a compressed JSONL file, a byte range of a plain JSONL file, a run of Parquet row
 groups, or a run of picked records. What storage cannot bring, after all its retries, is no property of the file: it
@@ -11,8 +11,8 @@ ends the shard with an error, and a rerun goes on there.
 """
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ import zstandard
 
 from caravela import storage
 from caravela.data import common_crawl, crawl_files, tables
+from caravela.data.columns import RawColumns
 from caravela.data.inputs import COMPRESSIONS, expand, fingerprint_inputs, format_of, in_parallel
 from caravela.data.raw import FieldNames, RawDocument
 from caravela.errors import UserError
@@ -28,6 +29,7 @@ from caravela.storage import StorageError
 
 __all__ = [
     "FieldNames",
+    "RawColumns",
     "RawDocument",
     "expand",
     "fingerprint_inputs",
@@ -35,7 +37,13 @@ __all__ = [
     "plan_index",
     "plan_shards",
     "read",
+    "read_columns",
 ]
+
+BATCH_DOCUMENTS = 1024
+BATCH_BYTES = 8 << 20
+
+Read = TypeVar("Read")
 
 READERS = {
     "warc": crawl_files.read_warc,
@@ -95,17 +103,47 @@ def read(spec: Mapping[str, Any], names: FieldNames) -> Iterator[RawDocument]:
     Raises:
         StorageError: the storage failed for good, which says nothing of the file.
     """
+    return _to_the_end(spec, READERS[spec["kind"]](spec, names), lambda _: 1, lambda problem: problem)
+
+
+def read_columns(spec: Mapping[str, Any], names: FieldNames) -> Iterator[RawColumns]:
+    """The same documents, some at a time and column by column: at most ``BATCH_DOCUMENTS``, about ``BATCH_BYTES``."""
+    if spec["kind"] == "parquet":
+        batches = tables.read_parquet_columns(spec, names)
+        return _to_the_end(spec, batches, len, lambda problem: RawColumns.of([problem]))
+    return map(RawColumns.of, _gathered(read(spec, names)))
+
+
+def _gathered(documents: Iterable[RawDocument]) -> Iterator[list[RawDocument]]:
+    batch, size = [], 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.html or document.text or "")
+        if len(batch) >= BATCH_DOCUMENTS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _to_the_end(
+    spec: Mapping[str, Any],
+    reader: Iterator[Read],
+    count: Callable[[Read], int],
+    as_read: Callable[[RawDocument], Read],
+) -> Iterator[Read]:
+    """What a reader gives; and a last document for what ends it before its time, or for an input without any."""
     name = storage.name_of(str(spec["uri"]))
     seen = 0
     try:
-        for document in READERS[spec["kind"]](spec, names):
-            seen += 1
-            yield document
+        for each in reader:
+            seen += count(each)
+            yield each
     except StorageError:
         raise
     except (OSError, EOFError, zlib.error, zstandard.ZstdError, pa.ArrowException, UserError) as error:
         detail = " ".join(str(error).split())[:300]
-        yield RawDocument(id=f"{name}#broken{seen}", problem="broken_file", detail=detail)
+        yield as_read(RawDocument(id=f"{name}#broken{seen}", problem="broken_file", detail=detail))
         return
     if seen == 0 and spec.get("start", 0) == 0:
-        yield RawDocument(id=f"{name}#empty", problem="empty_file")
+        yield as_read(RawDocument(id=f"{name}#empty", problem="empty_file"))

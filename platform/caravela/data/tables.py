@@ -2,13 +2,13 @@
 
 In: JSONL and CSV/TSV, plain, gzip or zstandard, and Parquet, local or remote; ``FieldNames`` says which field is what,
 and the others become metadata. Out: a document for every row, or a problem in its place: ``bad_json``, ``bad_row``,
-``no_text_field``.
+``no_text_field``, ``not_utf8``.
 
 CSV is as RFC 4180 has it: quotes around fields, doubled within, line breaks inside them. Where a row is not well formed
 (a quote that is never closed would swallow all that follows) its first line alone is set aside, and reading goes on at
 the second. A ``.csv`` may be divided by semicolons, as spreadsheets write it where the comma is the decimal sign. Lines
 that are not UTF-8 are read as Windows-1252. Memory: one row, at most ``MAX_LINE_BYTES``; of Parquet, a row group's
-columns as they are read.
+columns as they are read. Parquet can be had as columns too (``read_parquet_columns``), which costs a tenth.
 """
 
 import csv
@@ -23,11 +23,13 @@ import zstandard
 
 from caravela import storage
 from caravela.data import charset
+from caravela.data.columns import RawColumns
 from caravela.data.raw import FieldNames, RawDocument
 from caravela.errors import UserError
 
 MAX_LINE_BYTES = 64 << 20
-PARQUET_BATCH_ROWS = 256
+PARQUET_BATCH_ROWS = 1024
+PARQUET_BATCH_BYTES = 4 << 20
 DELIMITERS = {".csv": ",;", ".tsv": "\t"}
 
 csv.field_size_limit(MAX_LINE_BYTES)  # the library's own limit is 128 KiB, less than many a document
@@ -87,17 +89,25 @@ def _from_fields(row: Mapping[str, Any], row_id: str, source: str, names: FieldN
 
 
 def read_parquet(spec: Mapping[str, Any], names: FieldNames) -> Iterator[RawDocument]:
+    """The rows one by one."""
+    for columns in read_parquet_columns(spec, names):
+        yield from columns.documents()
+
+
+def read_parquet_columns(spec: Mapping[str, Any], names: FieldNames) -> Iterator[RawColumns]:
+    """The rows some at a time, as columns: about ``PARQUET_BATCH_BYTES`` of them, never across two row groups."""
     source = storage.name_of(spec["uri"])
     with storage.open_read(spec["uri"]) as stream:
         file = pq.ParquetFile(stream)
         if names.text not in file.schema_arrow.names:
             raise UserError(f"{spec['uri']}: no column {names.text!r}; it has {', '.join(file.schema_arrow.names)}")
-        groups = list(range(spec["start"], spec["end"]))
         row = sum(file.metadata.row_group(i).num_rows for i in range(spec["start"]))
-        for batch in file.iter_batches(PARQUET_BATCH_ROWS, row_groups=groups):
-            for fields in batch.to_pylist():
-                yield _from_fields(fields, f"{source}#{row}", source, names)
-                row += 1
+        for i in range(spec["start"], spec["end"]):
+            group = file.metadata.row_group(i)
+            fitting = PARQUET_BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)
+            for batch in file.iter_batches(min(max(1, fitting), PARQUET_BATCH_ROWS), row_groups=[i]):
+                yield RawColumns.of_parquet(batch, source, row, names)
+                row += batch.num_rows
 
 
 class _Lines:
