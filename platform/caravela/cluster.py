@@ -53,5 +53,5 @@ def most_workers(shards: int, num_cpus: float) -> int:
     """
     if on_standing_cluster():
         return max(1, shards)
-    cores = ray.cluster_resources().get("CPU", 1)
+    cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
     return max(1, min(shards, int(cores / (num_cpus or 1))))
