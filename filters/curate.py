@@ -3,9 +3,9 @@
 In: WARC, WET, JSONL or Parquet files. Out: table ``documents`` (kept) and table ``removed`` (every other, with the step
 that removed it, the reason and the signals measured so far); ``row`` is a document's number in its shard. The steps, in
 order: ``read``, ``url``, ``extract`` (HTML to text, encoding repaired), ``repeated lines``, ``language``, ``blocks
-before quality``, ``quality``, ``blocks`` (of datatrove), ``personal_data`` (replaced by placeholders in all that passed
-``language``), and for what is kept ``variant`` (pt-BR or pt-PT). Signals are stored for both tables; thresholds are in
-the config.
+before quality``, ``quality``, ``c4``, ``blocks`` (of datatrove), ``personal_data`` (replaced by placeholders in all
+that passed ``language``), and for what is kept ``variant`` (pt-BR or pt-PT). Signals are stored for both tables;
+thresholds are in the config.
 
 Cost on one core: extraction about 50 pages/s; of text, language 6 MB/s, quality 14 to 35, variant 9, personal data 130.
 """
@@ -27,6 +27,7 @@ from caravela.manifest import Input, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, TableWriter, finished
 from filters import quality, steps
 from filters.batch import Batch
+from filters.c4 import C4Config
 from filters.datatrove_blocks import BlockConfig
 from filters.language import LanguageConfig
 from filters.near_languages import NearLanguagesConfig
@@ -36,7 +37,7 @@ from filters.repeated_lines import RepeatedLinesConfig, pages_by_extraction, rep
 from filters.url_rules import UrlConfig, list_inputs
 from filters.variant import VariantConfig
 
-FUNNEL = ("read", "url", "extract", "repeated lines", "language", "blocks before quality", "quality", "blocks")
+FUNNEL = ("read", "url", "extract", "repeated lines", "language", "blocks before quality", "quality", "c4", "blocks")
 """The steps that may remove documents."""
 SHARD_MB = 128
 
@@ -58,6 +59,7 @@ class CurateConfig:
     language: LanguageConfig = field(default_factory=LanguageConfig)
     near_languages: NearLanguagesConfig = field(default_factory=NearLanguagesConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
+    c4: C4Config = field(default_factory=C4Config)
     blocks: tuple[BlockConfig, ...] = ()
     """Filters and formatters of datatrove, run as they are, in this order."""
     variant: VariantConfig = field(default_factory=VariantConfig)
@@ -199,6 +201,7 @@ def steps_of(config: CurateConfig, repeated: Input | None = None) -> list[steps.
         (True, lambda: steps.Language(config.language, config.near_languages)),
         (bool(before), lambda: steps.Blocks(before, "blocks before quality")),
         (True, lambda: steps.Quality(config.quality)),
+        (config.c4.enabled, lambda: steps.C4(config.c4)),
         (bool(after), lambda: steps.Blocks(after, "blocks")),
         (config.personal_data.enabled, lambda: steps.PersonalData(config.personal_data)),
         (config.variant.enabled, lambda: steps.Variant(config.variant)),

@@ -14,8 +14,9 @@ import pyarrow as pa
 from caravela.data import extract
 from caravela.data.extract import ExtractConfig
 from caravela.manifest import Input
-from filters import datatrove_blocks, language, personal_data, quality, words
+from filters import c4, datatrove_blocks, language, personal_data, quality, words
 from filters.batch import Batch, Places
+from filters.c4 import C4Config
 from filters.clean_text import blank, clean_column
 from filters.datatrove_blocks import Block, BlockConfig
 from filters.language import LanguageConfig
@@ -198,6 +199,30 @@ class Quality(Step):
             decision = quality.decide({name: float(values[i]) for name, values in measured.items()}, self.config)
             assert decision is not None, "both ways of deciding are the same rules"
             batch.remove(places[i], self.name, *decision)
+
+
+class C4(Step):
+    """Drops the lines that C4's rules stop, and texts with too few sentences left."""
+
+    name = "c4"
+
+    def __init__(self, config: C4Config) -> None:
+        self.config = config
+        self.splitter = words.WordSplitter()
+
+    def __call__(self, batch: Batch, places: Places) -> None:
+        changed: dict[int, str] = {}
+        for place, text in zip(places.tolist(), batch.texts(places).to_pylist(), strict=True):
+            outcome = c4.apply(text, self.splitter, self.config)
+            if outcome.reason:
+                batch.remove(place, self.name, outcome.reason, outcome.detail)
+                continue
+            batch.counts["c4.lines_dropped"] += outcome.lines_dropped
+            if not outcome.text.strip():
+                batch.remove(place, self.name, "emptied")
+            elif outcome.text != text:
+                changed[place] = outcome.text
+        batch.set_texts([*changed], [*changed.values()])
 
 
 class Blocks(Step):

@@ -13,6 +13,7 @@ from caravela import stages, storage
 from caravela.data import readers, tables
 from caravela.errors import UserError
 from caravela.manifest import Manifest
+from filters.c4 import C4Config
 from filters.curate import CurateConfig, curate_stages
 from filters.datatrove_blocks import BlockConfig
 from filters.language import LanguageConfig
@@ -111,21 +112,25 @@ def test_curate_takes_documents_through_every_optional_step(tmp_path: Path) -> N
             {"id": "denied", "text": brazilian, "url": "https://www.spam.example/a"},
             {"id": "braces", "text": brazilian + "\nif (x) { y }"},
             {"id": "brazilian", "text": brazilian + "\nEscreva para fulano@exemplo.com.br e peça a receita."},
-            {"id": "european", "text": european},
+            {"id": "european", "text": european + "\nEste sítio usa JavaScript para tudo."},
+            {"id": "lorem", "text": brazilian + "\nTem lorem ipsum nesta linha."},
         ],
+        c4=C4Config(enabled=True, filter_no_terminal_punct=False, filter_curly_bracket=False),
         url=UrlConfig(deny=UrlPatterns(domains=("spam.example",))),
         blocks=(BlockConfig(name="C4QualityFilter", arguments={"filter_no_terminal_punct": False}),),
     )
     removed = {row["id"]: (row["stage"], row["reason"]) for row in rows(done, "removed")}
     assert removed["denied"] == ("url", "deny_domain")
+    assert removed["lorem"] == ("c4", "lorem_ipsum")
     assert removed["braces"][0] == "blocks"
     kept = {row["id"]: row for row in rows(done, "documents")}
     assert {name: row["variant"] for name, row in kept.items()} == {"brazilian": "pt-BR", "european": "pt-PT"}
+    assert kept["european"]["text"] == "\n".join(line for line in european.splitlines() if line.strip())
     assert "fulano@exemplo" not in str(kept["brazilian"]["text"])
     assert json.loads(str(kept["brazilian"]["metadata"]))["personal_data"] == {"email": 1}
     assert done.counters["personal_data.email"] == 1
     assert [entry["step"] for entry in done.summary["funnel"]] == [
-        "in", "read", "url", "extract", "language", "quality", "blocks"
+        "in", "read", "url", "extract", "language", "quality", "c4", "blocks"
     ]  # fmt: skip
 
 
