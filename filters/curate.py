@@ -3,9 +3,9 @@
 In: WARC, WET, JSONL or Parquet files. Out: table ``documents`` (kept) and table ``removed`` (every other, with the step
 that removed it, the reason and the signals measured so far); ``row`` is a document's number in its shard. The steps, in
 order: ``read``, ``url``, ``extract`` (HTML to text, encoding repaired), ``repeated lines``, ``language``, ``blocks
-before quality``, ``quality``, ``c4``, ``blocks`` (of datatrove), ``personal_data`` (replaced by placeholders in all
-that passed ``language``), and for what is kept ``variant`` (pt-BR or pt-PT). Signals are stored for both tables;
-thresholds are in the config.
+before quality``, ``quality``, ``c4``, ``blocks`` (of datatrove), ``decontamination`` (of evaluation items),
+``personal_data`` (replaced by placeholders in all that passed ``language``), and for what is kept ``variant`` (pt-BR or
+pt-PT). Signals are stored for both tables; thresholds are in the config.
 
 Cost on one core: extraction about 50 pages/s; of text, language 6 MB/s, quality 14 to 35, variant 9, personal data 130.
 """
@@ -25,10 +25,11 @@ from caravela.data.inputs import COMMON_CRAWL
 from caravela.errors import UserError
 from caravela.manifest import Input, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, TableWriter, finished
-from filters import quality, steps
+from filters import decontamination, quality, steps
 from filters.batch import Batch
 from filters.c4 import C4Config
 from filters.datatrove_blocks import BlockConfig
+from filters.decontamination import DecontaminationConfig, item_inputs
 from filters.language import LanguageConfig
 from filters.near_languages import NearLanguagesConfig
 from filters.personal_data import PersonalDataConfig
@@ -37,7 +38,10 @@ from filters.repeated_lines import RepeatedLinesConfig, pages_by_extraction, rep
 from filters.url_rules import UrlConfig, list_inputs
 from filters.variant import VariantConfig
 
-FUNNEL = ("read", "url", "extract", "repeated lines", "language", "blocks before quality", "quality", "c4", "blocks")
+FUNNEL = (
+    *("read", "url", "extract", "repeated lines", "language", "blocks before quality", "quality", "c4", "blocks"),
+    "decontamination",
+)
 """The steps that may remove documents."""
 SHARD_MB = 128
 
@@ -62,6 +66,7 @@ class CurateConfig:
     c4: C4Config = field(default_factory=C4Config)
     blocks: tuple[BlockConfig, ...] = ()
     """Filters and formatters of datatrove, run as they are, in this order."""
+    decontamination: DecontaminationConfig = field(default_factory=DecontaminationConfig)
     variant: VariantConfig = field(default_factory=VariantConfig)
     personal_data: PersonalDataConfig = field(default_factory=PersonalDataConfig)
     max_broken_share: float = 0.1
@@ -99,7 +104,12 @@ def curate_stages(root: str, config: CurateConfig, crawl: Input | None = None) -
         version=4,
         root=root,
         config=_settings(config),
-        inputs=(*inputs, *list_inputs(config.url), *([repeated] if repeated else [])),
+        inputs=(
+            *inputs,
+            *list_inputs(config.url),
+            *item_inputs(config.decontamination),
+            *([repeated] if repeated else []),
+        ),
         plan=plan,
         make_worker=functools.partial(CurateWorker, config, repeated),
         actors=True,
@@ -115,8 +125,9 @@ def _settings(config: CurateConfig) -> dict[str, Any]:
         del settings[place]
     for place in ("files", "paths_prefix"):
         del settings["index"][place]
-    for found in settings["url"]["lists"]:
+    for found in (*settings["url"]["lists"], *settings["decontamination"]["items"]):
         del found["uri"]
+    del settings["decontamination"]["folder"]
     del settings["repeated_lines"]["partitions"]
     if config.language.model_sha256:
         del settings["language"]["model_uri"]
@@ -150,8 +161,9 @@ class CurateWorker:
         self.steps = steps_of(config, repeated)
 
     def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
-        kept = out.table("documents", schema.documents(quality.SIGNALS))
-        removed = out.table("removed", schema.removed(quality.SIGNALS))
+        signals = [*quality.SIGNALS, *([decontamination.SIGNAL] if self.config.decontamination.enabled else [])]
+        kept = out.table("documents", schema.documents(signals))
+        removed = out.table("removed", schema.removed(signals))
         counters = collections.Counter({"documents_in": 0, "documents_kept": 0, "bytes_kept": 0, "broken": 0})
         for step in self.steps:
             step.begin_shard()
@@ -203,6 +215,7 @@ def steps_of(config: CurateConfig, repeated: Input | None = None) -> list[steps.
         (True, lambda: steps.Quality(config.quality)),
         (config.c4.enabled, lambda: steps.C4(config.c4)),
         (bool(after), lambda: steps.Blocks(after, "blocks")),
+        (config.decontamination.enabled, lambda: steps.Decontamination(config.decontamination)),
         (config.personal_data.enabled, lambda: steps.PersonalData(config.personal_data)),
         (config.variant.enabled, lambda: steps.Variant(config.variant)),
     ]

@@ -14,11 +14,12 @@ import pyarrow as pa
 from caravela.data import extract
 from caravela.data.extract import ExtractConfig
 from caravela.manifest import Input
-from filters import c4, datatrove_blocks, language, personal_data, quality, words
+from filters import c4, datatrove_blocks, decontamination, language, personal_data, quality, words
 from filters.batch import Batch, Places
 from filters.c4 import C4Config
 from filters.clean_text import blank, clean_column
 from filters.datatrove_blocks import Block, BlockConfig
+from filters.decontamination import DecontaminationConfig
 from filters.language import LanguageConfig
 from filters.near_languages import PORTUGUESE, NearLanguages, NearLanguagesConfig, language_of
 from filters.personal_data import PersonalDataConfig
@@ -255,6 +256,25 @@ class Blocks(Step):
             elif not outcome.text.strip():
                 batch.remove(place, self.name, "emptied")
         batch.set_texts([*changed], [*changed.values()])
+
+
+class Decontamination(Step):
+    """Removes the documents that hold items of evaluation sets, or only says which item and how much of it."""
+
+    name = "decontamination"
+
+    def __init__(self, config: DecontaminationConfig) -> None:
+        self.config = config
+        self.index = decontamination.load_index(config)
+
+    def __call__(self, batch: Batch, places: Places) -> None:
+        scores, found = decontamination.contamination_batch(batch.texts(places), self.index)
+        batch.set(decontamination.SIGNAL, places, scores)
+        for i in np.flatnonzero(found >= 0).tolist():
+            place, item = int(places[i]), self.index.ids[found[i]]
+            batch.metadata[place]["contaminated_by"] = item
+            if (decision := decontamination.decide(float(scores[i]), item, self.config)) is not None:
+                batch.remove(place, self.name, *decision)
 
 
 class PersonalData(Step):

@@ -11,11 +11,13 @@ import pytest
 
 from caravela import stages, storage
 from caravela.data import readers, tables
+from caravela.data.evaluation_items import ItemFile
 from caravela.errors import UserError
 from caravela.manifest import Manifest
 from filters.c4 import C4Config
 from filters.curate import CurateConfig, curate_stages
 from filters.datatrove_blocks import BlockConfig
+from filters.decontamination import DecontaminationConfig
 from filters.language import LanguageConfig
 from filters.quality import SIGNALS
 from filters.repeated_lines import RepeatedLinesConfig
@@ -23,6 +25,9 @@ from filters.url_rules import UrlConfig, UrlPatterns
 from tests.road_without_ray import finish
 
 TEXTS = Path(__file__).parents[2] / "platform" / "caravela" / "sample" / "texts"
+
+
+EXAM_QUESTION = "Qual das barragens abaixo alimenta o canal que rega os arrozais entre a serra e a lagoa salgada?"
 
 
 def sample(language: str, register: str) -> str:
@@ -106,6 +111,8 @@ def test_curate_without_input_says_what_to_set() -> None:
 
 def test_curate_takes_documents_through_every_optional_step(tmp_path: Path) -> None:
     brazilian, european = sample("pt-BR", "news"), sample("pt-PT", "news")
+    items = tmp_path / "prova.jsonl"
+    items.write_text(json.dumps({"id": "7", "question": EXAM_QUESTION}), encoding="utf-8")
     done = curated(
         tmp_path,
         [
@@ -113,14 +120,20 @@ def test_curate_takes_documents_through_every_optional_step(tmp_path: Path) -> N
             {"id": "braces", "text": brazilian + "\nif (x) { y }"},
             {"id": "brazilian", "text": brazilian + "\nEscreva para fulano@exemplo.com.br e peça a receita."},
             {"id": "european", "text": european + "\nEste sítio usa JavaScript para tudo."},
+            {"id": "exam", "text": brazilian + "\n" + EXAM_QUESTION},
             {"id": "lorem", "text": brazilian + "\nTem lorem ipsum nesta linha."},
         ],
+        decontamination=DecontaminationConfig(enabled=True, items=(ItemFile(uri=str(items), task="prova"),)),
         c4=C4Config(enabled=True, filter_no_terminal_punct=False, filter_curly_bracket=False),
         url=UrlConfig(deny=UrlPatterns(domains=("spam.example",))),
         blocks=(BlockConfig(name="C4QualityFilter", arguments={"filter_no_terminal_punct": False}),),
     )
     removed = {row["id"]: (row["stage"], row["reason"]) for row in rows(done, "removed")}
     assert removed["denied"] == ("url", "deny_domain")
+    assert removed["exam"] == ("decontamination", "contaminated")
+    exam = next(row for row in rows(done, "removed") if row["id"] == "exam")
+    assert exam["contamination"] == 1
+    assert json.loads(str(exam["metadata"]))["contaminated_by"] == "prova/7"
     assert removed["lorem"] == ("c4", "lorem_ipsum")
     assert removed["braces"][0] == "blocks"
     kept = {row["id"]: row for row in rows(done, "documents")}
@@ -130,7 +143,8 @@ def test_curate_takes_documents_through_every_optional_step(tmp_path: Path) -> N
     assert json.loads(str(kept["brazilian"]["metadata"]))["personal_data"] == {"email": 1}
     assert done.counters["personal_data.email"] == 1
     assert [entry["step"] for entry in done.summary["funnel"]] == [
-        "in", "read", "url", "extract", "language", "quality", "c4", "blocks"
+        "in", "read", "url", "extract", "language", "quality", "c4", "blocks",
+        "decontamination",
     ]  # fmt: skip
 
 
