@@ -231,9 +231,27 @@ def test_characters_beyond_ascii_do_not_shift_what_is_replaced() -> None:
 )
 def test_a_megabyte_of_anything_takes_linear_time_and_about_a_second_at_most(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
-    quarter, whole = seconds(text[: len(text) // 4]), seconds(text)
-    assert whole < 1.5  # 0.2 to 0.9 on a core shared with others
-    assert whole < 6 * quarter + 0.3
+    measured = []
+    for _ in range(3):  # what else runs on the machine can only add to a time
+        quarter, whole, reference = seconds(text[: len(text) // 4]), seconds(text), reference_seconds()
+        if whole < 6 * reference and whole < 6 * quarter + reference:
+            return
+        measured.append((quarter, whole, reference))
+    pytest.fail(f"seconds for a quarter, the whole and the reference: {measured}")
+
+
+def reference_seconds() -> float:
+    """Processor time of a work that does not change: 0.25 s where masking a megabyte takes 0.2 to 0.9."""
+    text = prose(1_000_000)
+    clock = time.process_time()
+    for _ in range(8):
+        re.findall(r"\w+", text)
+    return time.process_time() - clock
+
+
+def prose(num_characters: int) -> str:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(SAMPLE_TEXTS.glob("pt-*/**/*.txt")))
+    return (text * (1 + num_characters // len(text)))[:num_characters]
 
 
 def seconds(text: str) -> float:
@@ -244,8 +262,7 @@ def seconds(text: str) -> float:
 
 
 def test_prose_is_masked_at_30_megabytes_a_second() -> None:
-    text = "\n".join(path.read_text(encoding="utf-8") for path in SAMPLE_TEXTS.glob("pt-*/**/*.txt"))
-    text *= 1 + 4_000_000 // len(text)
+    text = prose(4_000_000)
     assert len(text.encode()) / min(seconds(text) for _ in range(3)) > 30e6
 
 
