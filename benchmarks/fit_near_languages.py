@@ -9,7 +9,7 @@ Two fits. First the patterns: multinomial logistic regression over the words of 
 a second time without accents, drawn to nothing by squares; the patterns are those that tell most about the language and
 occur in several sources. Then how much the patterns and the ranking count, and a constant per language, on the opinions
 of pattern weights that had not seen the text's source. These are what the tables show: a source is left out in all its
-languages together; only a language of a single source is split by groups of texts.
+languages together; only a language whose sources all came to one part is split by groups of texts.
 
 ``mwl`` is learnt from the sentences in near_languages_mirandese.txt, which were written for it.
 """

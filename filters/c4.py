@@ -5,7 +5,7 @@ reason and resulting text equal those of datatrove 0.10's C4QualityFilter with `
 
 A text of five kept lines or more has five sentences, so sentences are counted only where fewer lines are kept. They are
 those of spaCy's sentencizer: one begins at the first token after a full stop, a question or an exclamation mark that is
-neither punctuation nor such a mark. Cost: some 40 MB/s, 5 where sentences have to be counted; datatrove's own 0.5.
+neither punctuation nor such a mark.
 
 Source: C4, arXiv 1910.10683, section 2.2.
 """

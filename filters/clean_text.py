@@ -1,7 +1,7 @@
 """``extract.clean`` over a column of texts: mojibake mended, Unicode NFC, control characters removed.
 
 In: an Arrow large_string array. Out: the same texts, as ``extract.clean`` gives them one by one. A compiled look at the
-bytes (1 GB/s and more) finds the few texts to which ``clean`` could do anything; it may take one too many, never one
+bytes finds the few texts to which ``clean`` could do anything; it may take one too many, never one
 too few: a code point goes through if it can stand anywhere in a text in NFC.
 """
 
@@ -18,10 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caravela.data import extract
-from caravela.data.columns import strings
+from caravela.data.columns import strings, utf8_buffers
 from filters.batch import Places
 from filters.byte_kernels import I64, U8, code_at, wide_space
-from filters.quality_batch import utf8_buffers
 
 HIGHEST = 0x20000
 HANGUL = range(0x1100, 0x1200), range(0xA960, 0xA980), range(0xAC00, 0xD800)

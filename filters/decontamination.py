@@ -36,11 +36,12 @@ import pyarrow as pa
 
 from caravela.config import ConfigError
 from caravela.data import evaluation_items
+from caravela.data.columns import strings, utf8_buffers
 from caravela.data.evaluation_items import TASKS, EvaluationItem, ItemFile
 from caravela.errors import UserError
 from caravela.manifest import Input
 from filters import decontamination_kernels as kernels
-from filters.byte_kernels import I32, I64, U8, U64
+from filters.byte_kernels import I32, I64, U64
 from filters.decontamination_kernels import F32, ItemTable
 
 SIGNAL = "contamination"
@@ -229,7 +230,7 @@ def _distinct(
 
 def _hashes_of(texts: Sequence[str]) -> tuple[U64, I64]:
     """The word hashes of all texts, and where each text's begin."""
-    data, offsets = utf8_buffers(pa.array([text.encode("utf-8", "replace") for text in texts], pa.large_binary()))
+    data, offsets = utf8_buffers(strings(texts, pa.large_string()))
     hashes, borders = np.empty(len(data) // 2 + len(texts) + 1, np.uint64), np.zeros(len(texts) + 1, np.int64)
     kernels.hash_texts(data, offsets, kernels.folding(), hashes, borders)
     if borders[-1] > MAX_WORDS:
@@ -252,16 +253,6 @@ def contamination_batch(text: pa.Array, index: ItemIndex) -> tuple[F32, I32]:
             data, offsets, kernels.folding(), index.table, passages, index.min_words, index.max_gap, scores, found
         )
     return scores, found
-
-
-def utf8_buffers(text: pa.Array) -> tuple[U8, I64]:
-    """The bytes of all texts, and their borders."""
-    large = text.cast(pa.large_binary())
-    if large.null_count:
-        large = large.fill_null(b"")
-    _, offsets, data = large.buffers()
-    borders = np.frombuffer(offsets, np.int64, len(large) + 1, large.offset * 8)
-    return np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8), borders
 
 
 def decide(score: float, item_id: str, config: DecontaminationConfig) -> tuple[str, str] | None:

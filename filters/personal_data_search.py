@@ -1,7 +1,7 @@
 """Which texts of a column may hold personal data at all: a compiled look for the anchors of ``personal_data_rules``.
 
 In: an Arrow large_string array. Out: the places of the texts in which ``personal_data.items`` would have anything to
-look at; it may name one too many (after a letter beyond ASCII), never one too few. At 1 GB/s and more it spares most
+look at; it may name one too many (after a letter beyond ASCII), never one too few. It spares most
 prose the pass of a regular expression, and the making of a Python string.
 """
 
@@ -12,10 +12,10 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from caravela.data.columns import utf8_buffers
 from filters.batch import Places
 from filters.byte_kernels import I64, U8
 from filters.personal_data import PersonalDataConfig
-from filters.quality_batch import utf8_buffers
 
 _DIGIT, _AT, _SLASH, _C, _COLON = 1, 2, 3, 4, 5
 _REACH = 5

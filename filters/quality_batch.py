@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from caravela.data.columns import utf8_buffers
 from filters import quality_kernels as kernels
 from filters.byte_kernels import I64, U8
 from filters.quality import DUPLICATED_N_GRAMS, RULES, SIGNALS, TOP_N_GRAMS, QualityConfig, measure
@@ -105,16 +106,6 @@ def _counts(text: pa.Array, table: WordTable, config: QualityConfig) -> tuple[I6
         else:
             todo, begin = todo[status[todo] == UNKNOWN], 0
     return counts, status
-
-
-def utf8_buffers(text: pa.Array) -> tuple[U8, I64]:
-    """The bytes of a string column and the ``len(text) + 1`` borders in them, without a copy of the text."""
-    large = text.fill_null("").cast(pa.large_string())
-    _, offsets, data = large.buffers()
-    if not len(large):
-        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
-    borders = np.frombuffer(offsets, np.int64)[large.offset : large.offset + len(large) + 1]
-    return np.frombuffer(data or b"", np.uint8), borders
 
 
 def _ratios(part: I64, whole: I64) -> F64:

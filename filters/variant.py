@@ -15,8 +15,8 @@ What it gets wrong: the literature of the nineteenth century, whose grammar was 
 side that were made from the other's by replacing words; texts of under 150 words mostly stay unnamed. Figures by
 cross-validation over unseen sources are in the weights file.
 
-Cost: about 9 MB/s on one core (8 from an empty memo of words), which is at most 300,000 words, about 60 MB, large;
-``filters.variant_batch`` says the same of many texts at several times the speed.
+Cost: about 9 MB/s on one core (8 from an empty memo of words), which is at most 300,000 words, about 60 MB, large.
+``filters.variant_batch`` says the same of many texts at once.
 """
 
 import functools

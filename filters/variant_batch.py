@@ -1,10 +1,10 @@
-"""The variants of many texts at once: what ``variant.identify_variant`` says of each, at several times its speed.
+"""The variants of many texts at once: what ``variant.identify_variant`` says of each.
 
 In: an Arrow string array. Out: for each text the variant and its score. Compiled code cuts the texts into tokens, looks
 each up in a table and applies the rules that need its neighbours; Python is asked once per distinct token what is known
 of it, and for each place where a phrase may begin. Texts of more than ``LONGEST`` bytes go to ``Inventory.find``.
 
-Memory: the table of tokens, forgotten when it holds more than ``variant.MEMO_WORDS``; about 60 MB.
+Memory: the table of tokens, forgotten when it holds more than ``variant.MEMO_WORDS``.
 """
 
 import functools
@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from caravela.data.columns import utf8_buffers
 from filters import variant
 from filters import variant_kernels as kernels
 from filters.byte_kernels import I64, U8
-from filters.quality_batch import utf8_buffers
 from filters.variant import Inventory, Sightings, VariantConfig, VariantModel
 from filters.variant_kernels import TokenTable
 from filters.word_kernels import new_slots

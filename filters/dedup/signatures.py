@@ -21,6 +21,7 @@ import xxhash
 
 from caravela import storage
 from caravela.config import to_dict
+from caravela.data.columns import utf8_buffers
 from caravela.errors import UserError
 from caravela.manifest import Input
 from caravela.stages import Shard, ShardOutput, Stage, finished
@@ -193,11 +194,3 @@ def exact_hash(text: str) -> tuple[int, int]:
     """128 bits of the text without regard to case and white space, as (high, low)."""
     digest = xxhash.xxh3_128_intdigest(" ".join(text.lower().split()).encode("utf-8"))
     return digest >> 64, digest & 0xFFFFFFFFFFFFFFFF
-
-
-def utf8_buffers(text: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The bytes of a string column and the ``len(text) + 1`` offsets into them, without a copy of the text."""
-    large = text.cast(pa.large_string())
-    _, offsets, data = large.buffers()
-    borders = np.frombuffer(offsets, np.int64)[large.offset : large.offset + len(large) + 1]
-    return np.frombuffer(data or b"", np.uint8), borders

@@ -306,7 +306,10 @@ def test_signal_equals_brute_force_on_random_items_and_texts(seed: int) -> None:
     scores, found = contamination_batch(pa.array(texts, pa.string()), index)
     got = [(float(s), index.ids[i] if i >= 0 else "") for s, i in zip(scores, found, strict=True)]
     assert got == [by_brute_force(text, items, config) for text in texts]
-    assert len({score for score, _ in got}) > 1, "items and texts should share something, and not everything"
+    # Where single words count, nearly every text holds the whole of some item.
+    assert len({score for score, _ in got}) > (5 if 1 < config.n <= 5 else 1), (
+        "items and texts should share something, and not everything"
+    )
 
 
 def test_words_are_folded_as_written_here() -> None:

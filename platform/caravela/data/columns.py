@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -101,6 +103,16 @@ def strings(values: Sequence[str | None], kind: pa.DataType | None = None) -> pa
         return pa.array(values, kind)
     except UnicodeEncodeError:
         return pa.array([v if v is None else v.encode("utf-8", "replace").decode("utf-8") for v in values], kind)
+
+
+def utf8_buffers(text: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The bytes of a string column and the ``len(text) + 1`` borders in them, without a copy of the text."""
+    large = text.fill_null("").cast(pa.large_string())
+    _, offsets, data = large.buffers()
+    if not len(large):
+        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+    borders = np.frombuffer(offsets, np.int64)[large.offset : large.offset + len(large) + 1]
+    return np.frombuffer(data or b"", np.uint8), borders
 
 
 def _texts(column: pa.Array, name: str) -> tuple[pa.Array, dict[int, tuple[str, str]]]:

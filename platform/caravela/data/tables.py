@@ -8,7 +8,7 @@ CSV is as RFC 4180 has it: quotes around fields, doubled within, line breaks ins
 (a quote that is never closed would swallow all that follows) its first line alone is set aside, and reading goes on at
 the second. A ``.csv`` may be divided by semicolons, as spreadsheets write it where the comma is the decimal sign. Lines
 that are not UTF-8 are read as Windows-1252. Memory: one row, at most ``MAX_LINE_BYTES``; of Parquet, a row group's
-columns as they are read. Parquet can be had as columns too (``read_parquet_columns``), which costs a tenth.
+columns as they are read. Parquet can be had as columns too (``read_parquet_columns``).
 """
 
 import csv

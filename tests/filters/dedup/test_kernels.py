@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from datatrove.utils.text import TextNormConfig, simplify_text
 
+from caravela.data.columns import utf8_buffers
 from filters.dedup import kernels
 from filters.dedup.config import DedupConfig
-from filters.dedup.signatures import utf8_buffers
 
 PERMUTATIONS = 112
 
