@@ -13,6 +13,9 @@ import psutil
 
 REPOSITORY = Path(__file__).parents[1]
 DEMO = "jobs/configs/demo.toml"
+# After so long something hangs: ten times what the longest takes, for machines that others load too. What is claimed of
+# a time is claimed as a ratio to something measured beside it.
+HANG_S = 1200
 # The demo's road at a size that takes under a minute on two cores.
 TINY = (
     "train.steps=12",
@@ -49,7 +52,7 @@ def start(arguments: Sequence[str], environment: Mapping[str, str] | None = None
 
 
 def run(
-    arguments: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = 300
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = HANG_S
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         arguments,
@@ -62,7 +65,7 @@ def run(
     )
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 180) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = HANG_S) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout} s"

@@ -4,11 +4,7 @@ The autoscaler is Ray's own; its nodes are processes on this machine, of one CPU
 """
 
 import json
-import os
-import shutil
-import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +14,10 @@ from ray._private.services import get_node_ip_address
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 from caravela.cluster import most_workers
-from tests.running import REPOSITORY, end, run, start, wait_until
+from tests.ray_head import PatientNodes, free_ports, ray_head
+from tests.running import HANG_S, REPOSITORY, run
 
-PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+PROVIDER = f"{PatientNodes.__module__}.{PatientNodes.__name__}"
 HEAD = "ray.head.default"  # the only name of a head that this provider knows
 DRIVER = """
 import sys
@@ -84,26 +81,13 @@ def fake_cluster(address: str) -> dict[str, object]:
     return {**written, **nothing, **changes}
 
 
-def free_ports(count: int) -> list[int]:
-    """Below the range from which Ray takes its workers' ports."""
-    found = []
-    for port in range(8000 + os.getpid() % 1000, 9999):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                found.append(port)
-        if len(found) == count:
-            break
-    return found
-
-
 @pytest.fixture
-def empty_cluster() -> Iterator[dict[str, str]]:
+def empty_cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A head without CPUs and its autoscaler; gives the environment in which a driver joins it."""
-    folder = tempfile.mkdtemp(prefix="ray-fake-", dir="/tmp")  # Ray's socket paths must stay short
-    port, dashboard, agent = free_ports(3)
+    (port,) = free_ports(1)
     address = f"{get_node_ip_address()}:{port}"
-    Path(folder, "cluster.json").write_text(json.dumps(fake_cluster(address)), "utf-8")
-    joining = {"RAY_TMPDIR": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+    config = tmp_path / "cluster.json"
+    config.write_text(json.dumps(fake_cluster(address)), "utf-8")
     heading = {
         "RAY_FAKE_CLUSTER": "1",
         "RAY_enable_autoscaler_v2": "1",  # as ray up sets it
@@ -111,23 +95,9 @@ def empty_cluster() -> Iterator[dict[str, str]]:
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     }
-    options = ["--num-cpus", "0", "--object-store-memory", "100000000", "--disable-usage-stats"]
-    options += ["--port", str(port), "--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent)]
-    ray = str(Path(sys.executable).parent / "ray")
-    config = f"{folder}/cluster.json"
-    head = start([ray, "start", "--head", "--block", *options, "--autoscaling-config", config], {**joining, **heading})
-
-    def answers() -> bool:
-        assert head.poll() is None, head.stdout.read() if head.stdout else ""
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", dashboard)) == 0
-
-    try:
-        wait_until(answers, "the dashboard's port", timeout=90)
-        yield {**joining, "RAY_ADDRESS": address}
-    finally:
-        end(head)
-        shutil.rmtree(folder, ignore_errors=True)
+    options = ["--num-cpus", "0", "--object-store-memory", "100000000", "--autoscaling-config", str(config)]
+    with ray_head(port, *options, environment=heading) as running:
+        yield {**running.environment, "RAY_ADDRESS": address}
 
 
 def test_actor_pool_on_a_standing_cluster_may_outgrow_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,10 +109,11 @@ def test_actor_pool_on_a_standing_cluster_may_outgrow_what_is_there(monkeypatch:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(2 * HANG_S)
 def test_stage_on_an_empty_cluster_gets_curation_nodes_and_rank_0_its_own(
     empty_cluster: dict[str, str], tmp_path: Path
 ) -> None:
-    done = run([sys.executable, "-c", DRIVER, str(tmp_path)], empty_cluster, timeout=240)
+    done = run([sys.executable, "-c", DRIVER, str(tmp_path)], empty_cluster)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "counters: {'shards': 4}" in done.stdout
     assert "after the stage: ['curation', 'head']" in done.stdout, done.stdout

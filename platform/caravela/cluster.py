@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import ray
 
+from caravela.ray_start import agents_at_known_ports
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
@@ -34,14 +36,15 @@ def connect(config: ClusterConfig) -> None:
     if on_standing_cluster():
         ray.init(address="auto", logging_level=logging.WARNING, log_to_driver=False)
         return
-    context = ray.init(
-        address="local",
-        num_cpus=config.num_cpus,
-        include_dashboard=config.dashboard,
-        object_store_memory=config.object_store_mb << 20,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    with agents_at_known_ports():
+        context = ray.init(
+            address="local",
+            num_cpus=config.num_cpus,
+            include_dashboard=config.dashboard,
+            object_store_memory=config.object_store_mb << 20,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
     if config.dashboard and context.dashboard_url:
         print(f"Ray dashboard: http://{context.dashboard_url}", flush=True)
 

@@ -32,6 +32,8 @@ from caravela.train.config import RESULT_FREE, TrainConfig
 
 # Ray Train looks at its workers this often; with its default of 2 s every loss and every end costs a second more.
 HEALTH_CHECK_INTERVAL_S = "0.5"
+# Workers import torch and deepspeed before they are there: a minute, Ray Train's default, is short on a busy machine.
+WORKER_GROUP_START_TIMEOUT_S = "300"
 VERDICTS = "verdicts"
 
 
@@ -152,6 +154,7 @@ def _fit(task: Mapping[str, Any], config: TrainConfig) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_INTERVAL_S)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", WORKER_GROUP_START_TIMEOUT_S)
     interrupt = signal.getsignal(signal.SIGINT)
     # Ray Train gives rank 0 to the node of the first worker.
     first = [dict(config.rank0_labels), *({} for _ in range(config.num_workers - 1))]
