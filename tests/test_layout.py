@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("storage", "schema"),
     ("config",),
     ("manifest",),
+    ("ray_start",),
     ("cluster", "progress"),
     ("stages",),
     ("data", "sample"),
@@ -48,6 +49,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "transformers": ("caravela/model/hugging_face.py", "jobs/generate.py"),
     "ray": (
         "caravela/cluster.py",
+        "caravela/ray_start.py",
         "caravela/command.py",
         "caravela/progress.py",
         "caravela/stages.py",
