@@ -1,30 +1,43 @@
 """Language identification with fastText: lid.176 by default, or any fastText model, GlotLID among them.
 
-In: a text. Out: ``LanguageIdentifier.identify`` gives the likeliest labels with their scores, best first; ``decide``
-says whether the text is in one of the languages that the config keeps.
+In: an Arrow column of texts, or one text. Out: ``LanguageIdentifier.identify_batch`` and ``identify`` give the labels
+that are likeliest with their scores, best first; ``decide`` says whether a text is in one of the languages that the
+config keeps. Labels and scores are those of fastText's own ``predict``, computed by ``filters.fasttext_model``.
 
 lid.176.ftz (176 languages, CC BY-SA 3.0) is pinned by its SHA-256 and lies in a cache folder, ``CARAVELA_CACHE`` or
 ``~/.cache/caravela``, where ``python jobs/fetch_models.py`` puts it. Workers on other nodes can fetch a model of any
 name themselves: ``model_uri`` may be an s3:// URI.
 
-What it costs: about 5 MB/s per core, 20 MB of memory. What it gets wrong: see ``LanguageConfig.threshold``.
+What it costs: see ``filters.fasttext_model``. What it gets wrong: see ``LanguageConfig.threshold``.
 """
 
+import difflib
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import fasttext
+import numpy as np
+import pyarrow as pa
 
 from caravela import storage
 from caravela.config import fingerprint
+from caravela.data.columns import strings
 from caravela.errors import UserError
+from filters.clean_text import blank
+from filters.fasttext_model import FastTextModel
+from filters.near_languages import GLOTLID
 
 FETCH_COMMAND = "python jobs/fetch_models.py"
 UNDETERMINED = ("und", 0.0)
 LABEL_PREFIX = "__label__"
+THRESHOLD = 0.65
+"""For labels spelled as lid.176 spells them: ISO 639-1, and three letters where there are no two."""
+THRESHOLD_WITH_SCRIPT = 0.799
+"""For labels spelled as GlotLID spells them, ISO 639-3 and ISO 15924: FineWeb-2's for Portuguese."""
+_WITH_SCRIPT = re.compile("[a-z]{3}_[A-Z][a-z]{3}")
 
 
 @dataclass(frozen=True)
@@ -52,15 +65,16 @@ class LanguageConfig:
     model: str = "lid.176"
     """A model that ``fetch_models.py`` knows; ``model_uri`` goes before it."""
     model_uri: str = ""
-    """Another fastText model, local or s3://; with GlotLID set languages to ["por_Latn"] and threshold to 0.799."""
+    """Another fastText model, local or s3://, for example GlotLID's."""
     model_sha256: str = ""
     """What the file behind ``model_uri`` must be; empty: not checked."""
     languages: tuple[str, ...] = ("pt",)
-    """Labels to keep, as the model spells them."""
-    threshold: float = 0.65
-    """The least score of the best label. For lid.176 and texts of 50 words or more, 0.65 keeps 99.9 % of Portuguese and
-    takes 1 of 3,998 others for it (0.5: 5, all Galician); 0.799, FineWeb-2's for GlotLID, loses 0.6 % (3 % of manuals).
-    Single sentences are harder: 0.65 loses 7 % of Portuguese and takes 5 % of Galician."""
+    """Labels to keep, as the model spells them; pt stands for GlotLID's por_Latn too, and so for languages near it."""
+    threshold: float | None = None
+    """The least score of the best label; none given: 0.65, or 0.799 where it is spelled like por_Latn (FineWeb-2's, for
+    GlotLID). For lid.176 and texts of 50 words or more, 0.65 keeps 99.9 % of Portuguese and takes 1 of 3,998 others for
+    it (0.5: 5, all Galician); 0.799 loses 0.6 % (3 % of manuals). Single sentences are harder: 0.65 loses 7 % of
+    Portuguese and takes 5 % of Galician."""
     candidates: int = 3
     """How many labels are kept with the document, the best one included."""
 
@@ -69,49 +83,93 @@ class LanguageConfig:
             raise ValueError(f"model = {self.model!r}: expected one of {', '.join(MODELS)}; or set model_uri")
         if not self.languages:
             raise ValueError("languages = []: expected at least one label")
-        if not 0 <= self.threshold <= 1:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold = {self.threshold}: expected between 0 and 1")
         if self.candidates < 1:
             raise ValueError(f"candidates = {self.candidates}: expected 1 or more")
 
 
 class LanguageIdentifier:
-    """Holds one model; make one per process."""
+    """Holds one model and what it has learned of words; make one per process.
+
+    Args:
+        path: the model's file on this machine.
+        candidates: how many labels it names for a text.
+    """
 
     def __init__(self, path: str, candidates: int = 3) -> None:
         self._candidates = candidates
-        try:
-            self._model = fasttext.load_model(path)
-        except ValueError as error:
-            raise UserError(f"{path}: not a fastText model: {error}") from error
+        self._model = FastTextModel(path)
+        self.labels = tuple(label.removeprefix(LABEL_PREFIX) for label in self._model.labels)
 
     @classmethod
     def from_config(cls, config: LanguageConfig) -> Self:
-        """With the model that the config names, fetched to this node if it lies in S3."""
+        """With the model that the config names, fetched to this node if it lies in S3.
+
+        Raises:
+            UserError: there is no such model, or it knows none of the languages to keep.
+        """
         path = fetched_model(config.model_uri, config.model_sha256) if config.model_uri else model_path(config.model)
-        return cls(path, config.candidates)
+        identifier = cls(path, config.candidates)
+        check_languages(config, identifier.labels, path)
+        return identifier
+
+    def identify_batch(self, text: pa.Array) -> list[list[tuple[str, float]]]:
+        """Of each text of a string column the likeliest labels, best first, with scores from 0 to 1.
+
+        ``[("und", 0.0)]`` where there is no word, and for a null. Line breaks count as blanks.
+        """
+        found = self._model.predict(text, self._candidates)
+        found.labels[blank(text)] = -1
+        # fastText adds 1e-5 to every probability on its path, so that sure ones come out above 1.
+        all_scores = np.minimum(found.scores, np.float32(1)).tolist()
+        return [
+            [(self.labels[label], score) for label, score in zip(labels, scores, strict=True) if label >= 0]
+            or [UNDETERMINED]
+            for labels, scores in zip(found.labels.tolist(), all_scores, strict=True)
+        ]
 
     def identify(self, text: str) -> list[tuple[str, float]]:
-        """The likeliest labels, best first, with scores from 0 to 1; ``[("und", 0.0)]`` where there is no word."""
-        if not text or text.isspace():
-            return [UNDETERMINED]
-        labels, scores = self._model.predict(text.replace("\n", " "), k=self._candidates)
-        # fastText adds 1e-5 to every probability on its path, so that sure ones come out above 1.
-        ranking = [
-            (label.removeprefix(LABEL_PREFIX), min(float(score), 1.0))
-            for label, score in zip(labels, scores, strict=True)
-        ]
-        return ranking or [UNDETERMINED]
+        """The same for one text; a batch costs much less for each."""
+        return self.identify_batch(strings([text], pa.large_string()))[0]
 
 
 def decide(ranking: Sequence[tuple[str, float]], config: LanguageConfig) -> tuple[str, str] | None:
     """Why a text with this ranking goes, as (reason, detail); None for a text to keep."""
     label, score = ranking[0]
-    if label not in config.languages:
+    if not is_kept(label, config):
         return "other_language", f"{label} {score:.3f}"
-    if score < config.threshold:
-        return "unsure", f"{label} {score:.3f} is below {config.threshold:g}"
+    if score < (threshold := threshold_for(label, config)):
+        return "unsure", f"{label} {score:.3f} is below {threshold:g}"
     return None
+
+
+def is_kept(label: str, config: LanguageConfig) -> bool:
+    """Whether a label names one of the languages to keep."""
+    return label in config.languages or GLOTLID.get(label) in config.languages
+
+
+def threshold_for(label: str, config: LanguageConfig) -> float:
+    """The least score with which a text of this label stays."""
+    if config.threshold is not None:
+        return config.threshold
+    return THRESHOLD_WITH_SCRIPT if _WITH_SCRIPT.fullmatch(label) else THRESHOLD
+
+
+def check_languages(config: LanguageConfig, labels: Sequence[str], path: str) -> None:
+    """Whether a model can find what the config keeps.
+
+    Raises:
+        UserError: none of the languages is among its labels; names the nearest.
+    """
+    if any(is_kept(label, config) for label in labels):
+        return
+    spellings = [spelling for each in config.languages for spelling in (GLOTLID.get(each, each), each, each[:3])]
+    near = [match for spelling in spellings for match in difflib.get_close_matches(spelling, labels, n=3, cutoff=0.5)]
+    raise UserError(
+        f"language.languages = {list(config.languages)}: none is among the {len(labels)} labels of {path}; "
+        f"expected at least one of them, for example {', '.join(list(dict.fromkeys([*near, *sorted(labels)]))[:5])}"
+    )
 
 
 def cache_folder() -> str:

@@ -160,9 +160,9 @@ class Language(Step):
         self.near = NearLanguages.load(near) if near.enabled and wants_portuguese else None
 
     def __call__(self, batch: Batch, places: Places) -> None:
-        texts = batch.texts(places).to_pylist()
-        rankings = [self.identifier.identify(text) for text in texts]
-        best = [self._second_look(batch, text, ranking) for text, ranking in zip(texts, rankings, strict=True)]
+        texts = batch.texts(places)
+        rankings = self.identifier.identify_batch(texts)
+        best = [self._second_look(batch, text, each) for text, each in zip(texts.to_pylist(), rankings, strict=True)]
         scores = np.array([score for _, score in best], np.float32)
         batch.set("language", places, [label for label, _ in best])
         batch.set("language_score", places, scores)

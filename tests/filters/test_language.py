@@ -10,7 +10,11 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import fasttext
+import numpy as np
+import pyarrow as pa
 import pytest
 
 import fetch_models
@@ -20,7 +24,8 @@ from caravela.config import ConfigError
 from caravela.errors import UserError
 from filters import language
 from filters.language import LanguageConfig, LanguageIdentifier, ModelFile, decide, model_path
-from tests.filters.hard_texts import SAMPLE_TEXTS, hard_texts
+from tests.filters.fasttext_models import TinyModel
+from tests.filters.hard_texts import SAMPLE_TEXTS, hard_texts, sample_texts
 
 DEFAULT = LanguageConfig()
 
@@ -100,6 +105,121 @@ def test_ranking_of_hard_texts_is_sorted_bounded_and_as_long_as_asked() -> None:
 )
 def test_decision_names_its_reason(ranking: list[tuple[str, float]], expected: tuple[str, str] | None) -> None:
     assert decide(ranking, DEFAULT) == expected
+
+
+def test_batch_says_what_one_text_at_a_time_does(lid176: LanguageIdentifier) -> None:
+    texts = [*hard_texts(seed=9, count=60), "", "\u2003\u00a0\x1c\n", "\x00", "\u200b", *sample_texts()[::11]]
+    rankings = lid176.identify_batch(pa.array([*texts, None], pa.large_string()))
+    assert rankings[:-1] == [lid176.identify(text) for text in texts]
+    assert rankings[-1] == [("und", 0.0)]
+    blank = [ranking == [("und", 0.0)] for ranking in rankings[:-1]]
+    assert blank == [not text or text.isspace() for text in texts]
+
+
+def test_scores_are_numbers_of_single_precision(lid176: LanguageIdentifier) -> None:
+    """As tables store them; to decide again on what is stored decides alike."""
+    for _, score in lid176.identify("A casa é branca e o mar é azul"):
+        assert float(np.float32(score)) == score
+
+
+def test_text_with_half_a_surrogate_pair_is_identified(lid176: LanguageIdentifier) -> None:
+    """Such a str has no UTF-8; it comes from JSON, never from a table."""
+    assert lid176.identify("O mar é azul e a casa é branca\ud800")[0][0] == "pt"
+
+
+GLOTLID_SPELLING = {"pt-BR": "por_Latn", "pt-PT": "por_Latn", "gl": "glg_Latn", "es": "spa_Latn", "en": "eng_Latn"}
+
+
+class Trained(NamedTuple):
+    """A model with labels as GlotLID spells them, as fastText wrote it, and texts that it has not seen."""
+
+    path: str
+    texts: dict[str, list[str]]
+
+
+@pytest.fixture(scope="module", params=["model.bin", "model.ftz"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Trained on every second sentence of the sample texts with GlotLID's kind of loss and parts of words."""
+    folder, lines, others = tmp_path_factory.mktemp("trained"), [], {}
+    for language_folder, label in GLOTLID_SPELLING.items():
+        paths = sorted((SAMPLE_TEXTS / language_folder).rglob("*.txt"))
+        text = " ".join(path.read_text(encoding="utf-8").replace("\n", " ") for path in paths)
+        sentences = [sentence for sentence in text.split(". ") if len(sentence.split()) > 5][:160]
+        lines += [f"__label__{label} {sentence}\n" for sentence in sentences[::2]]
+        others.setdefault(label, []).extend(sentences[1::2][:60])
+    (folder / "train.txt").write_text("".join(lines), encoding="utf-8")
+    settings = {"loss": "softmax", "dim": 16, "minn": 2, "maxn": 5, "bucket": 5000, "epoch": 25, "lr": 0.8}
+    # Each thread sets a tenth of the first weights, rounded down: with fewer than 11, some are what the memory held.
+    model = fasttext.train_supervised(str(folder / "train.txt"), thread=11, verbose=0, **settings)
+    if request.param == "model.ftz":
+        model.quantize(qnorm=True)
+    model.save_model(str(folder / request.param))
+    return Trained(str(folder / request.param), others)
+
+
+def test_model_of_glotlids_label_scheme_is_loaded_and_says_what_fasttext_says(trained: Trained) -> None:
+    identifier = LanguageIdentifier.from_config(LanguageConfig(model_uri=trained.path, candidates=4))
+    reference = fasttext.load_model(trained.path)
+    assert set(identifier.labels) == set(GLOTLID_SPELLING.values())
+    texts = [text for some in trained.texts.values() for text in some] + [*hard_texts(seed=4, count=60)]
+    texts = [text for text in texts if text.strip()]
+    for text, ranking in zip(texts, identifier.identify_batch(pa.array(texts)), strict=True):
+        labels, scores = reference.predict(text.replace("\n", " "), k=4)
+        assert [label for label, _ in ranking] == [label.removeprefix("__label__") for label in labels], text[:80]
+        assert [score for _, score in ranking] == pytest.approx(np.minimum(scores, 1), rel=0, abs=1e-5)
+
+
+def test_default_config_keeps_portuguese_of_a_model_of_glotlids_label_scheme(trained: Trained) -> None:
+    config = LanguageConfig(model_uri=trained.path)
+    identifier = LanguageIdentifier.from_config(config)
+    kept, best = {}, {}
+    for label, texts in trained.texts.items():
+        rankings = identifier.identify_batch(pa.array(texts))
+        assert {len(ranking) for ranking in rankings} == {3}, "runner-ups are kept"
+        best[label] = sum(ranking[0][0] == label for ranking in rankings) / len(rankings)
+        kept[label] = [ranking[0] for ranking in rankings if decide(ranking, config) is None]
+    assert min(best.values()) > 0.6, best  # chance is 0.25
+    assert len(kept["por_Latn"]) > 0.5 * len(trained.texts["por_Latn"])
+    assert {label for some in kept.values() for label, _ in some} == {"por_Latn"}
+    assert all(score >= 0.799 for some in kept.values() for _, score in some)
+
+
+@pytest.mark.parametrize(
+    ("ranking", "expected"),
+    [
+        ([("por_Latn", 0.8), ("glg_Latn", 0.1)], None),
+        ([("por_Latn", 0.799)], None),
+        ([("por_Latn", 0.798)], ("unsure", "por_Latn 0.798 is below 0.799")),
+        ([("glg_Latn", 0.9)], ("other_language", "glg_Latn 0.900")),
+    ],
+)
+def test_glotlid_labels_have_the_threshold_of_fineweb_2(
+    ranking: list[tuple[str, float]], expected: tuple[str, str] | None
+) -> None:
+    assert decide(ranking, DEFAULT) == expected
+    assert decide(ranking, LanguageConfig(languages=("por_Latn",))) == expected
+
+
+def test_threshold_that_is_set_holds_for_every_label() -> None:
+    config = LanguageConfig(threshold=0.7)
+    assert decide([("por_Latn", 0.71)], config) is None
+    assert decide([("pt", 0.69)], config) == ("unsure", "pt 0.690 is below 0.7")
+
+
+def test_language_that_the_model_does_not_know_is_refused_with_the_nearest_names(tmp_path: Path) -> None:
+    labels = tuple(f"__label__{label}" for label in ("por_Latn", "glg_Latn", "rus_Cyrl"))
+    path = TinyModel(labels=labels).write(tmp_path / "model.bin")
+    with pytest.raises(UserError, match=r"language\.languages = \['por'\]: none is among the 3 labels .* por_Latn"):
+        LanguageIdentifier.from_config(LanguageConfig(model_uri=path, languages=("por",)))
+    with pytest.raises(UserError, match=r"\['por_Latn'\]: none is among the 176 labels of .*lid\.176.*example .*pt"):
+        LanguageIdentifier.from_config(LanguageConfig(languages=("por_Latn",)))
+    LanguageIdentifier.from_config(LanguageConfig(languages=("por_Latn", "pt")))
+
+
+def test_own_model_without_portuguese_asks_for_languages(tmp_path: Path) -> None:
+    path = TinyModel(labels=("__label__good", "__label__bad")).write(tmp_path / "quality.bin")
+    with pytest.raises(UserError, match=r"\['pt'\]: none is among the 2 labels .*quality\.bin; .* bad, good"):
+        LanguageIdentifier.from_config(LanguageConfig(model_uri=path))
 
 
 def test_missing_model_is_one_line_with_the_command_that_fetches_it(cache: Path) -> None:
