@@ -159,7 +159,7 @@ def copy(path: str) -> None:
 
 def datatrove_pass(folder: Path, model: str) -> None:
     """Datatrove's own blocks, as FineWeb-2 sets them for Portuguese, from Parquet to Parquet."""
-    keep = LanguageFilter(languages=["pt"], language_threshold=LanguageConfig().threshold, backend="ft176")
+    keep = LanguageFilter(languages=["pt"], language_threshold=language.THRESHOLD, backend="ft176")
     keep.model.MODEL_URL = model
     with tempfile.TemporaryDirectory() as out:
         LocalPipelineExecutor(
@@ -183,8 +183,7 @@ def their_languages(model: Any, texts: list[str]) -> None:
 
 def our_languages(identifier: LanguageIdentifier, column: pa.Array) -> None:
     for start in range(0, len(column), BATCH):
-        for text in column.slice(start, BATCH).to_pylist():
-            identifier.identify(text)
+        identifier.identify_batch(column.slice(start, BATCH))
 
 
 class TimedStep(steps.Step):

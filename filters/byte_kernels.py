@@ -26,21 +26,21 @@ _A, _B, _C = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.ui
 
 
 @intrinsic
-def prefetch(typing_context: Any, slots: Any, slot: Any) -> Any:
-    """Asks the processor to bring a slot into its cache, without waiting for it."""
+def prefetch(typing_context: Any, rows: Any, row: Any) -> Any:
+    """Asks the processor to bring the beginning of a row into its cache, without waiting for it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        place = builder.mul(arguments[1], ir.Constant(ir.IntType(64), 4))
-        address = builder.gep(array.data, [place])
-        address = builder.bitcast(address, ir.IntType(8).as_pointer())
+        row_bytes, _ = cgutils.unpack_tuple(builder, array.strides)
+        address = builder.bitcast(array.data, ir.IntType(8).as_pointer())
+        address = builder.gep(address, [builder.mul(arguments[1], row_bytes)])
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), number, number, number])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         builder.call(function, [address, ir.Constant(number, 0), ir.Constant(number, 3), ir.Constant(number, 1)])
         return context.get_dummy_value()
 
-    return types.void(slots, slot), generate
+    return types.void(rows, row), generate
 
 
 @numba.njit(cache=True, nogil=True)

@@ -6,11 +6,11 @@ text is one line. A word counts with its own row, if the dictionary has it, and 
 where the model was trained so.
 
 What a chunk between blanks stands for is found once and kept in a memo, a table of four numbers a slot
-(``word_kernels.key_of``; length | rows | place in ``pool``; place in ``ids`` or ``sums`` | kind | hash). There are two
-kinds of memo. With ``ids``, it keeps the numbers of the chunk's rows, and rows are added one after another in single
-precision, as fastText does: the mean is the same to the last bit. With ``sums``, which is much the quicker, it keeps
-the sum of the rows, and sums are added in double precision. A chunk for which there is no room is looked at each time,
-with the same result; so a mean depends on its text alone.
+(``word_kernels.key_of``; length | rows | place in ``pool`` | whether it was met again; place in ``ids`` or ``sums`` |
+kind | hash). There are two kinds of memo. With ``ids``, it keeps the numbers of the chunk's rows, and rows are added
+one after another in single precision, as fastText does: the mean is the same to the last bit. With ``sums``, which is
+much the quicker, it keeps the sum of the rows, and sums are added in double precision. A chunk for which there is no
+room is looked at each time, with the same result; so a mean depends on its text alone.
 """
 
 # To mypy an item of an array is no int; to Numba it is.
@@ -22,7 +22,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from filters.byte_kernels import I32, I64, U8, U64, eight_bytes, equal
+from filters.byte_kernels import I32, I64, U8, U64, eight_bytes, equal, prefetch
 from filters.word_kernels import INLINE, home_of, key_of
 
 F32 = npt.NDArray[np.float32]
@@ -37,6 +37,7 @@ LONGEST_KEPT = 255
 """Bytes of the longest chunk that the memo keeps."""
 
 _NOT_KEPT = (1 << 30) - 1
+_MET_AGAIN, _PLACE = np.uint64(1 << 63), np.uint64((1 << 39) - 1)
 _COUNTED, _IGNORED, _END = np.uint64(0), np.uint64(1), np.uint64(2)
 """Kinds of a chunk: a word; a label, which counts for nothing; what ends the line."""
 _OFFSET, _PRIME, _LOW = np.uint64(2166136261), np.uint64(16777619), np.uint64(0xFFFFFFFF)
@@ -336,7 +337,7 @@ def _slot_of(slots: U64, pool: U8, data: U8, start: int, length: int, first: np.
             slots[slot, 0] == first
             and slots[slot, 1] == second
             and (meta & np.uint64(255)) == np.uint64(length)
-            and (length <= INLINE or equal(data, start, pool, np.int64(meta >> np.uint64(24)), length))
+            and (length <= INLINE or equal(data, start, pool, np.int64((meta >> np.uint64(24)) & _PLACE), length))
         ):
             return slot
         slot = (slot + 1) & (slots.shape[0] - 1)
@@ -373,48 +374,81 @@ def is_full(memo: Memo) -> bool:
 
 
 @numba.njit(cache=True, nogil=True)
+def _find_chunks(memo: Memo, data: U8, begin: int, end: int, chunks: U64) -> int:
+    """Puts start, bytes and key of each chunk into ``chunks``, and asks for its slot; returns how many there are."""
+    i, count = begin, 0
+    while i < end:
+        if _separates(data[i]):
+            i += 1
+            continue
+        start = i
+        while i < end and not _separates(data[i]):
+            i += 1
+        length = i - start
+        first, second = np.uint64(0), np.uint64(0)
+        if length <= LONGEST_KEPT:
+            if start + INLINE <= data.shape[0] or length > INLINE:
+                first, second = key_of(data, start, length)
+            else:
+                for j in range(length):
+                    if j < 8:
+                        first |= np.uint64(data[start + j]) << np.uint64(8 * j)
+                    else:
+                        second |= np.uint64(data[start + j]) << np.uint64(8 * j - 64)
+            prefetch(memo.slots, home_of(first, second, np.uint64(length), memo.slots.shape[0]))
+        chunks[count, 0], chunks[count, 1] = np.uint64(start), np.uint64(length)
+        chunks[count, 2], chunks[count, 3] = first, second
+        count += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_sums(sums: F32, waiting: I64, count: int, total: Total) -> None:
+    for k in range(count):
+        index = waiting[k]
+        for d in range(total.shape[0]):
+            total[d] += sums[index, d]
+
+
+@numba.njit(cache=True, nogil=True)
 def mean_rows(
     network: Network, memo: Memo, data: U8, borders: I64, begin: int, total: Total, means: F32, rows: I64
 ) -> int:
     """Puts the mean of each text's rows into ``means``, and their number into ``rows``, from text ``begin`` on.
 
     Stops before a text when the memo is full; returns where. ``total`` is room for (dim,), float32 for a memo of ids,
-    float64 for one of sums.
+    float64 for one of sums. A text is gone over three times (its chunks are found, looked up, added), so that what is
+    far away in memory is on its way before it is needed: this halves the time.
     """
     slots, sums, dim, in_ids = memo.slots, memo.sums, network.dim, memo.sums.shape[0] == 0
     of_chunk, word, hashes = np.empty(dim), np.empty(LONGEST_KEPT + 2, np.uint8), np.empty(0, np.int32)
     ids = np.empty(1 + (LONGEST_KEPT + 2) * min(max(network.longest, 1), LONGEST_KEPT + 2), np.int32)
     in_runs, low = network.word_n_grams > 1, np.uint64(_NOT_KEPT)
+    chunks, waiting = np.empty((1 << 12, 4), np.uint64), np.empty(1 << 12, np.int64)
     for k in range(begin, borders.shape[0] - 1):
         if is_full(memo):
             return k
-        i, stop, words, count = borders[k], borders[k + 1], 0, 0
+        most = (borders[k + 1] - borders[k]) // 2 + 2
+        if chunks.shape[0] < most:
+            chunks, waiting = np.empty((most, 4), np.uint64), np.empty(most, np.int64)
+        if in_runs and hashes.shape[0] < most:
+            hashes = np.empty(most, np.int32)
+        words, count, waits = 0, 0, 0
         total[:] = 0
-        if in_runs and hashes.shape[0] < (stop - i) // 2 + 2:
-            hashes = np.empty((stop - i) // 2 + 2, np.int32)
-        while i < stop:
-            if _separates(data[i]):
-                i += 1
-                continue
-            start = i
-            while i < stop and not _separates(data[i]):
-                i += 1
-            length = i - start
+        for c in range(_find_chunks(memo, data, borders[k], borders[k + 1], chunks)):
+            start, length = np.int64(chunks[c, 0]), np.int64(chunks[c, 1])
             if length > LONGEST_KEPT:
+                _add_sums(sums, waiting, waits, total)
+                waits = 0
                 found, kind, hashed = _add_long_chunk(network, data, start, length, ids, total)
             else:
-                first, second = np.uint64(0), np.uint64(0)
-                if start + INLINE <= data.shape[0] or length > INLINE:
-                    first, second = key_of(data, start, length)
-                else:
-                    for j in range(length):
-                        if j < 8:
-                            first |= np.uint64(data[start + j]) << np.uint64(8 * j)
-                        else:
-                            second |= np.uint64(data[start + j]) << np.uint64(8 * j - 64)
+                first, second = chunks[c, 2], chunks[c, 3]
                 slot = _slot_of(slots, memo.pool, data, start, length, first, second)
-                if slots[slot, 2] != 0:
-                    value, found = slots[slot, 3], np.int64((slots[slot, 2] >> np.uint64(8)) & np.uint64(0xFFFF))
+                meta = slots[slot, 2]
+                if meta != 0:
+                    value, found = slots[slot, 3], np.int64((meta >> np.uint64(8)) & np.uint64(0xFFFF))
+                    if (meta & _MET_AGAIN) == 0:
+                        slots[slot, 2] = meta | _MET_AGAIN
                 else:
                     value, found = _learned(
                         network, memo, slot, data, start, length, first, second, word, ids, of_chunk
@@ -426,17 +460,22 @@ def mean_rows(
                         _add_rows(network, ids, 0, found, total)
                     else:
                         _add_rows(network, memo.ids, index, index + found, total)
+                elif index == _NOT_KEPT:
+                    _add_sums(sums, waiting, waits, total)
+                    waiting[0] = sums.shape[0] - 1
+                    _add_sums(sums, waiting, 1, total)
+                    waits = 0
                 else:
-                    if index == _NOT_KEPT:
-                        index = sums.shape[0] - 1
-                    for d in range(dim):
-                        total[d] += sums[index, d]
+                    prefetch(sums, index)
+                    waiting[waits] = index
+                    waits += 1
             if kind == _END:
                 break
             count += found
             if in_runs and kind == _COUNTED:
                 hashes[words] = np.int32(np.uint32(hashed))
                 words += 1
+        _add_sums(sums, waiting, waits, total)
         if network.end >= 0:
             _add_row(network, network.end, total)
             count += 1
@@ -455,13 +494,53 @@ def mean_rows(
 
 
 @numba.njit(cache=True, nogil=True)
+def _free_slot(slots: U64, first: np.uint64, second: np.uint64, meta: np.uint64) -> int:
+    slot = home_of(first, second, meta & np.uint64(255), slots.shape[0])
+    while slots[slot, 2] != 0:
+        slot = (slot + 1) & (slots.shape[0] - 1)
+    return slot
+
+
+@numba.njit(cache=True, nogil=True)
 def rehash(old: U64, new: U64) -> None:
     """Puts every slot of one memo into a larger one."""
     for i in range(old.shape[0]):
-        if old[i, 2] == 0:
+        if old[i, 2] != 0:
+            slot = _free_slot(new, old[i, 0], old[i, 1], old[i, 2])
+            for j in range(4):
+                new[slot, j] = old[i, j]
+
+
+@numba.njit(cache=True, nogil=True)
+def keep_what_was_met_again(old: Memo, new: Memo) -> bool:
+    """Puts what has been of use into an empty memo of the same size; False if that would leave too little room."""
+    for i in range(old.slots.shape[0]):
+        meta, value = old.slots[i, 2], old.slots[i, 3]
+        if (meta & _MET_AGAIN) == 0:
             continue
-        slot = home_of(old[i, 0], old[i, 1], old[i, 2] & np.uint64(255), new.shape[0])
-        while new[slot, 2] != 0:
-            slot = (slot + 1) & (new.shape[0] - 1)
-        for j in range(4):
-            new[slot, j] = old[i, j]
+        if 4 * new.used[0] > new.slots.shape[0] or 2 * new.used[1] > new.pool.shape[0] - LONGEST_KEPT:
+            return False
+        length, rows = np.int64(meta & np.uint64(255)), np.int64((meta >> np.uint64(8)) & np.uint64(0xFFFF))
+        at, place = np.int64((meta >> np.uint64(24)) & _PLACE), new.used[1]
+        if length > INLINE:
+            for j in range(length):
+                new.pool[place + j] = old.pool[at + j]
+            new.used[1] += length
+        index = np.int64(value & np.uint64(_NOT_KEPT))
+        if new.sums.shape[0] == 0:
+            if 2 * (new.used[2] + rows) > new.ids.shape[0]:
+                return False
+            for j in range(rows):
+                new.ids[new.used[2] + j] = old.ids[index + j]
+            index = new.used[2]
+            new.used[2] += rows
+        else:
+            for d in range(new.sums.shape[1]):
+                new.sums[new.used[0], d] = old.sums[index, d]
+            index = new.used[0]
+        new.used[0] += 1
+        meta = (meta & np.uint64(0xFFFFFF)) | (np.uint64(place) << np.uint64(24))
+        slot = _free_slot(new.slots, old.slots[i, 0], old.slots[i, 1], meta)
+        new.slots[slot, 0], new.slots[slot, 1], new.slots[slot, 2] = old.slots[i, 0], old.slots[i, 1], meta
+        new.slots[slot, 3] = (value & ~np.uint64(_NOT_KEPT)) | np.uint64(index)
+    return True

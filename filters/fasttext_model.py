@@ -40,7 +40,7 @@ from filters.fasttext_file import (
 from filters.fasttext_kernels import F32, Memo, Network
 from filters.word_kernels import new_slots
 
-MEMORY_BYTES = 128 << 20
+MEMORY_BYTES = 256 << 20
 BLOCK = 64  # texts whose outputs are held at a time
 FEWEST_SLOTS = 1 << 14
 SHORT_ROW = 64
@@ -95,6 +95,11 @@ class FastTextModel:
         """What the table of words takes."""
         return _nbytes(self._memo)
 
+    @property
+    def num_known(self) -> int:
+        """How many different chunks between blanks the table of words holds."""
+        return int(self._memo.used[0])
+
     def predict(self, text: pa.Array, candidates: int) -> Predictions:
         """The likeliest labels of each text; a null counts as the empty text."""
         return self.predict_buffers(*utf8_buffers(text), candidates)
@@ -135,10 +140,12 @@ class FastTextModel:
         return means, rows
 
     def _make_room(self) -> None:
-        """Doubles the memo, or forgets everything where it has its full size."""
+        """Doubles the memo; where it has its full size, forgets what was met once, or else everything."""
         old, slots = self._memo, 2 * len(self._memo.slots)
         if slots > self._most_slots:
-            self._memo = self._new_memo(FEWEST_SLOTS)
+            self._memo = self._new_memo(len(old.slots))
+            if not kernels.keep_what_was_met_again(old, self._memo):
+                self._memo = self._new_memo(FEWEST_SLOTS)
             return
         self._memo = self._new_memo(slots)
         kernels.rehash(old.slots, self._memo.slots)
@@ -156,9 +163,16 @@ class FastTextModel:
             new_slots(slots),
             np.zeros(POOL_BYTES * chunks, np.uint8),
             np.empty(IDS * chunks if self._in_ids else 0, np.int32),
-            np.empty((0 if self._in_ids else chunks + 1, dim), np.float32),
+            _aligned(0 if self._in_ids else chunks + 1, dim),
             np.zeros(3, np.int64),
         )
+
+
+def _aligned(rows: int, dim: int) -> F32:
+    """Room for rows of which those of 16 numbers lie on one cache line each."""
+    room = np.empty(rows * dim + 16, np.float32)
+    begin = (-room.ctypes.data % 64) // 4
+    return room[begin : begin + rows * dim].reshape(rows, dim)
 
 
 def _nbytes(memo: Memo) -> int:

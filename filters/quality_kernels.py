@@ -27,6 +27,8 @@ from filters.byte_kernels import (
     U64,
     characters_in,
     code_at,
+    eight_bytes,
+    equal,
     first_equal,
     hash_of,
     mixed,
@@ -64,6 +66,9 @@ _PARAGRAPHS, _PIECES, _LINES, _SPLIT_LINES, _TOKENS, _TOP, _REPEATED = 4, 7, 10,
 
 LONGEST_CHUNK = 50_000
 """Bytes; a text with a longer chunk is not for these kernels."""
+
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_POWERS = np.array([pow(int(_BASE), exponent, 1 << 64) for exponent in range(512)], np.uint64)
 
 # What a byte can begin, beside an ordinary character.
 _SPACE, _LEAD, _DOT, _HASH = 1, 2, 3, 4
@@ -309,6 +314,42 @@ def _count_top(work: Work, row: I64) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
+def _first_suspects(work: Work, places: I32, hashes: U64) -> int:
+    """Puts the places where a repeated n-gram of five or more tokens may start into ``places``; returns how many.
+
+    Their next 16 bytes come again at another token's start, or are more than five tokens. Bits stand for hashes, so
+    that one or two of a hundred places are suspected for nothing.
+    """
+    tokens, starts = work.edges[3], work.starts
+    size = 64
+    while size < 16 * tokens:
+        size *= 2
+    once, twice = np.zeros(size >> 6, np.uint64), np.zeros(size >> 6, np.uint64)
+    mask, one = np.uint64(size - 1), np.uint64(1)
+    last = starts[tokens, 0] - 16
+    for k in range(tokens - 4):
+        at = starts[k, 0]
+        if at > last:
+            break
+        value = mixed(eight_bytes(work.compact, at), eight_bytes(work.compact, at + 8)) & mask
+        hashes[k] = value
+        word, bit = value >> np.uint64(6), one << (value & np.uint64(63))
+        twice[word] |= once[word] & bit
+        once[word] |= bit
+    count = 0
+    for k in range(tokens - 4):
+        at = starts[k, 0]
+        suspected = starts[k + 5, 0] - at < 16
+        if not suspected:
+            value = hashes[k]
+            suspected = (twice[value >> np.uint64(6)] >> (value & np.uint64(63))) & one != 0
+        if suspected:
+            places[count] = k
+            count += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
 def _suspects(work: Work, n: int, window: int, places: I32, count: int, heads: I32, hashes: U64) -> int:
     """Keeps those of the ``count`` places where a repeated n-gram of ``n`` or more tokens may start; returns how many.
 
@@ -347,6 +388,50 @@ def _suspects(work: Work, n: int, window: int, places: I32, count: int, heads: I
 
 
 @numba.njit(cache=True, nogil=True)
+def _power(exponent: int) -> np.uint64:
+    """``_BASE`` to this power, modulo 2^64."""
+    if exponent < _POWERS.shape[0]:
+        return _POWERS[exponent]
+    value, square = np.uint64(1), _BASE
+    while exponent:
+        if exponent & 1:
+            value *= square
+        square *= square
+        exponent >>= 1
+    return value
+
+
+@numba.njit(cache=True, nogil=True)
+def _prefixes(work: Work) -> U64:
+    """What lies before each token, its bytes as digits in base ``_BASE``: with it any stretch is hashed at once."""
+    tokens, starts, value, i = work.edges[3], work.starts, np.uint64(0), 0
+    prefixes = np.empty(tokens + 1, np.uint64)
+    for k in range(tokens + 1):
+        while i < starts[k, 0]:
+            value = value * _BASE + np.uint64(work.compact[i])
+            i += 1
+        prefixes[k] = value
+    return prefixes
+
+
+@numba.njit(cache=True, nogil=True)
+def _repeats(work: Work, prefixes: U64, n: int, k: int, places: I32, heads: I32, hashes: U64) -> bool:
+    """Whether the n tokens from ``places[k]`` on spell what those from an earlier place did; noted if they do not."""
+    starts, place, mask = work.starts, np.int64(places[k]), heads.shape[0] - 1
+    at, length = starts[place, 0], starts[place + n, 0] - starts[place, 0]
+    hashes[k] = prefixes[place + n] - prefixes[place] * _power(length)
+    slot = np.int64(mixed(hashes[k], np.uint64(length)) & np.uint64(mask))
+    while heads[slot] >= 0:
+        other = np.int64(places[heads[slot]])
+        same = hashes[heads[slot]] == hashes[k] and starts[other + n, 0] - starts[other, 0] == length
+        if same and equal(work.compact, at, work.compact, starts[other, 0], length):
+            return True
+        slot = (slot + 1) & mask
+    heads[slot] = k
+    return False
+
+
+@numba.njit(cache=True, nogil=True)
 def _count_repeated(work: Work, row: I64) -> None:
     """Characters of n-grams that repeat an earlier one, after which the search goes on behind their last token.
 
@@ -355,10 +440,13 @@ def _count_repeated(work: Work, row: I64) -> None:
     row[_REPEATED : _REPEATED + 6] = 0
     tokens, starts = work.edges[3], work.starts
     heads, hashes = new_heads(tokens), np.empty(tokens, np.uint64)
-    places, count = np.arange(tokens).astype(np.int32), tokens
-    begins, ends = np.empty(tokens, np.int64), np.empty(tokens, np.int64)
+    places = np.empty(tokens, np.int32)
+    count = _first_suspects(work, places, hashes)
+    if count < 2:
+        return
+    prefixes = _prefixes(work)
     for n in range(5, 11):
-        if n != 6 and n != 9:
+        if n in (7, 8, 10):
             count = _suspects(work, n, 4 * n - 4, places, count, heads, hashes)
         if count < 2:
             return
@@ -373,8 +461,7 @@ def _count_repeated(work: Work, row: I64) -> None:
                 continue
             if place + n > tokens:
                 break
-            begins[k], ends[k] = starts[place, 0], starts[place + n, 0]
-            if first_equal(work.compact, begins, ends, heads[:size], hashes, k) >= 0:
+            if _repeats(work, prefixes, n, k, places, heads[:size], hashes):
                 repeated += starts[place + n, 1] - starts[place, 1]
                 goes_on = place + n
         row[_REPEATED + n - 5] = repeated

@@ -51,11 +51,13 @@ class VariantFinder:
         self._names = list(self._inventory.features)
         self._ids = {name: number for number, name in enumerate(self._names)}
         self._rules = np.array([self._ids[name] for name in RULES], np.int32)
-        self._spans = np.empty((LONGEST, 2), np.int64)
+        self._spans = np.empty((LONGEST, 3), np.int64)
         self._values = np.empty(LONGEST, np.uint64)
         self._missing = np.empty((LONGEST // 2 + 1, 3), np.int64)
         self._sightings = np.empty((2 * LONGEST, 2), np.int64)
         self._table = _new_table(FEWEST_SLOTS)
+        self._begins: dict[int, bool] = {}
+        """Of two slots of the table, as one number: whether a phrase begins with their tokens."""
 
     def identify(self, text: pa.Array, config: VariantConfig) -> list[tuple[str | None, float | None]]:
         """The variant of each text with its probability, as ``variant.identify_variant`` gives it."""
@@ -64,7 +66,7 @@ class VariantFinder:
     def find(self, text: pa.Array) -> list[Sightings]:
         """What ``Inventory.find`` gives for each text."""
         if self._table.used[0] > variant.MEMO_WORDS:
-            self._table = _new_table(FEWEST_SLOTS)
+            self._table, self._begins = _new_table(FEWEST_SLOTS), {}
         data, borders = utf8_buffers(text)
         long = np.diff(borders) > LONGEST
         totals, firsts = np.zeros((len(text), 4), np.int64), np.zeros((len(text), 2), np.int64)
@@ -125,23 +127,36 @@ class VariantFinder:
     def _count(self, data: U8, sightings: I64, firsts: I64, counts: dict[int, dict[str, int]]) -> None:
         """Adds sightings to the counts of their texts; phrases are looked at here."""
         whole = sightings[:, 1] >= 0
-        pairs, times = np.unique(sightings[whole], axis=0, return_counts=True)
-        for (text, number), count in zip(pairs.tolist(), times.tolist(), strict=True):
+        pairs, times = np.unique(sightings[whole] @ (len(self._names), 1), return_counts=True)
+        for pair, count in zip(pairs.tolist(), times.tolist(), strict=True):
+            text, number = divmod(pair, len(self._names))
             name = self._names[number]
             counts[text][name] = counts[text].get(name, 0) + count
-        for text, place in sightings[~whole].tolist():
-            row = -1 - place
+        texts, rows = sightings[~whole, 0], -1 - sightings[~whole, 1]
+        for text, row in zip(*self._where_phrases_begin(data, texts, rows), strict=True):
             if (name := self._phrase_at(data, self._spans[row : firsts[text, 1]])) is not None:
                 counts[text][name] = counts[text].get(name, 0) + 1
 
+    def _where_phrases_begin(self, data: U8, texts: I64, rows: I64) -> tuple[list[int], list[int]]:
+        """Those of the rows with whose token and the next one a phrase begins; each two tokens are looked at once."""
+        slots = len(self._table.slots)
+        pairs = self._spans[rows, 2] * slots + self._spans[rows + 1, 2]
+        distinct, first_of, which = np.unique(pairs, return_index=True, return_inverse=True)
+        for pair, row in zip(distinct.tolist(), rows[first_of].tolist(), strict=True):
+            if pair not in self._begins:
+                self._begins[pair] = bool(self._tails(data, self._spans[row : row + 2]))
+        begins = np.fromiter(map(self._begins.__getitem__, distinct.tolist()), np.bool_, len(distinct))[which]
+        return texts[begins].tolist(), rows[begins].tolist()
+
+    def _tails(self, data: U8, spans: I64) -> Sequence[tuple[list[str], str]]:
+        """How phrases go on that begin with these two tokens, and their names."""
+        first, second = _tokens(data, spans[:2])
+        return self._inventory.phrases_of(first).get(second.lower(), ())
+
     def _phrase_at(self, data: U8, spans: I64) -> str | None:
         """The phrase that begins with the first of these tokens."""
-
-        def token(row: int) -> str:
-            return data[spans[row, 0] : spans[row, 1]].tobytes().decode("utf-8")
-
-        for tail, name in self._inventory.phrases_of(token(0)).get(token(1).lower(), ()):
-            if [token(row).lower() for row in range(2, min(2 + len(tail), len(spans)))] == tail:
+        for tail, name in self._tails(data, spans):
+            if not tail or [token.lower() for token in _tokens(data, spans[2 : 2 + len(tail)])] == tail:
                 return name
         return None
 
@@ -157,9 +172,14 @@ class VariantFinder:
         if num_slots > len(slots):
             slots = new_slots(num_slots)
             kernels.rehash(self._table.slots, slots)
+            self._begins = {}
         if num_bytes > len(pool):
             pool = np.concatenate([pool, np.zeros(num_bytes - len(pool), np.uint8)])
         self._table = TokenTable(slots, pool, used)
+
+
+def _tokens(data: U8, spans: I64) -> list[str]:
+    return [data[begin:end].tobytes().decode("utf-8") for begin, end in spans[:, :2].tolist()]
 
 
 def _new_table(slots: int) -> TokenTable:

@@ -102,7 +102,7 @@ def tokenise(
     missing: I64,
     num_missing: int,
 ) -> tuple[int, int, bool]:
-    """The tokens of a text: spans from row ``first`` on, and what is known of each; unknown ones go to ``missing``.
+    """The tokens of a text: spans and slots from row ``first`` on, and what is known; unknown ones go to ``missing``.
 
     Returns how many tokens, how many rows of ``missing`` are filled then, and whether all are known. The table and
     ``missing`` must have room for as many tokens as the text has bytes, or all of these tokens must be known.
@@ -117,7 +117,7 @@ def tokenise(
         kind = classes[code]
         if kind & LETTER == 0:
             if kind & BREAK:
-                spans[first + count, 0], spans[first + count, 1] = i, i + width
+                spans[first + count, 0], spans[first + count, 1], spans[first + count, 2] = i, i + width, -1
                 values[count] = BREAKS
                 count += 1
             i += width
@@ -151,7 +151,7 @@ def tokenise(
             num_missing += 1
         found = slots[slot, 3]
         known &= found & np.uint64(UNKNOWN) == 0
-        spans[first + count, 0], spans[first + count, 1] = begin, i
+        spans[first + count, 0], spans[first + count, 1], spans[first + count, 2] = begin, i, slot
         values[count] = found
         count += 1
     return count, num_missing, known
@@ -206,7 +206,7 @@ def find(
         classes: LETTER, BREAK, JOINER by code point.
         table: of tokens.
         rules: ids of the features of the rules, in their order.
-        spans: out; begin and end in ``data`` of each token.
+        spans: out; begin and end in ``data`` of each token, and its slot in the table.
         values: room for one text.
         missing: out; slot, begin and end of each unknown token.
         firsts: out; by text, its first row of ``spans`` and the row behind its last.

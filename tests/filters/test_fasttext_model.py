@@ -160,7 +160,9 @@ def test_more_candidates_than_labels_leave_the_rest_empty(tmp_path: Path) -> Non
     assert found.scores.sum() == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["runs_pruned", "quantised_output", "long_rows", "long_rows_quantised_runs"])
+@pytest.mark.parametrize(
+    "kind", ["one_vs_all", "runs_pruned", "quantised_output", "long_rows", "long_rows_quantised_runs"]
+)
 def test_same_bytes_whatever_the_batch_and_the_memo(kind: str, tmp_path: Path, texts: list[str]) -> None:
     """A text's numbers depend neither on its neighbours nor on what was learned, kept or forgotten before."""
     path = MODELS[kind].write(tmp_path / "model.bin")
@@ -177,23 +179,40 @@ def test_same_bytes_whatever_the_batch_and_the_memo(kind: str, tmp_path: Path, t
         assert part.scores.tobytes() == whole.scores[begin : begin + 7].tobytes()
 
 
-@pytest.mark.parametrize("kind", ["softmax", "long_rows"])
+@pytest.mark.parametrize("kind", ["one_vs_all", "long_rows"])
 def test_memo_grows_forgets_and_stays_within_its_memory(kind: str, tmp_path: Path) -> None:
     path = MODELS[kind].write(tmp_path / "model.bin")
     column = pa.array([" ".join(f"{k}palavra{n}" for n in range(900)) for k in range(120)])
     large, small = FastTextModel(path), FastTextModel(path, memory_bytes=8 << 20)
-    sizes = []
+    sizes, known = [], []
     for begin in range(0, 120, 6):
         batch = column.slice(begin, 6)
         ours, theirs = small.predict(batch, 2), large.predict(batch, 2)
         assert ours.scores.tobytes() == theirs.scores.tobytes()
         sizes.append(small.nbytes)
+        known.append(small.num_known)
     assert max(sizes) <= 8 << 20 < large.nbytes
     assert max(sizes) > sizes[0]
-    assert any(after < before for before, after in pairwise(sizes))
+    assert any(after < before for before, after in pairwise(known))
 
 
-@pytest.mark.parametrize("kind", ["quantised_norms", "long_rows_quantised_tree"])
+@pytest.mark.parametrize("kind", ["one_vs_all", "long_rows"])
+def test_full_memo_keeps_the_words_that_came_again(kind: str, tmp_path: Path) -> None:
+    """Also those of more than 16 bytes, which lie elsewhere, with their scores unchanged."""
+    path = MODELS[kind].write(tmp_path / "model.bin")
+    common = [f"comum{n}" + "mente" * (n % 4) for n in range(50)]
+    once = [f"palavra{n}" for n in range(6200)]  # more than the smallest memo takes
+    model, reference = FastTextModel(path, memory_bytes=1), FastTextModel(path)
+    model.predict(pa.array([" ".join([*common, *common, *once])]), 2)
+    assert model.num_known > 3000
+    model.predict(pa.array(["nova"]), 2)
+    assert model.num_known == len(common) + 1
+    again = pa.array([" ".join(common)])
+    assert model.predict(again, 2).scores.tobytes() == reference.predict(again, 2).scores.tobytes()
+    assert model.num_known == len(common) + 1
+
+
+@pytest.mark.parametrize("kind", ["one_vs_all", "quantised_norms", "long_rows_quantised_tree"])
 def test_one_text_with_more_words_than_the_memo_holds(kind: str, tmp_path: Path) -> None:
     path = MODELS[kind].write(tmp_path / "model.bin")
     text = " ".join(f"palavra{n}" for n in range(20_000))
