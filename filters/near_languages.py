@@ -18,6 +18,7 @@ given the one that it has more of. Figures by cross-validation over unseen sourc
 """
 
 import functools
+import itertools
 import json
 import math
 import re
@@ -48,6 +49,7 @@ UNIT = 1000  # a weight of 1 in the file is a thousandth of log odds
 LEAST_SCORE = 1e-3  # what a label counts as that is not in the ranking
 
 TOKEN = re.compile(r"[^\W\d_]+(?:[-'·][^\W\d_]+)*'?|[¿¡]")
+SIGNS_OF_NO_PROSE = ("@", "#", "://", "www.")
 NOT_PROSE = re.compile(r"(?:https?://|www\.)\S+|(?<!\S)[^\s@]*+@\S*|#\w+")
 
 
@@ -125,9 +127,18 @@ class NearLanguages:
         Where that is a language beyond LANGUAGES, the ranking's best label of these, with the probability of them all.
         Where neither the text nor the ranking says anything, the ranking's best, unchanged.
         """
-        log_odds, num_words = self.log_odds(text)
-        if num_words == 0 or not ranking:
-            return ranking[0] if ranking else ("und", 0.0)
+        return self.second_looks([text], [ranking])[0]
+
+    def second_looks(
+        self, texts: Sequence[str], rankings: Sequence[Sequence[tuple[str, float]]]
+    ) -> list[tuple[str, float]]:
+        """The same for several texts, each for itself."""
+        return [
+            self._decided(log_odds, ranking) if num_words and ranking else (ranking[0] if ranking else ("und", 0.0))
+            for (log_odds, num_words), ranking in zip(self._log_odds_of(texts), rankings, strict=True)
+        ]
+
+    def _decided(self, log_odds: Sequence[float], ranking: Sequence[tuple[str, float]]) -> tuple[str, float]:
         found = self.probabilities(log_odds, ranking)
         best = max(range(len(LANGUAGES)), key=found.__getitem__)
         if LANGUAGES[best] == OTHER:
@@ -138,17 +149,26 @@ class NearLanguages:
 
     def log_odds(self, text: str) -> tuple[list[float], int]:
         """What the text's patterns say for each of LANGUAGES, and on how many words that rests."""
-        words = words_of(excerpt(text, self.config.max_characters))
-        if not words:
-            return [0.0] * len(LANGUAGES), 0
+        return self._log_odds_of([text])[0]
+
+    def _log_odds_of(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
+        words_of_texts = [words_of(excerpt(text, self.config.max_characters)) for text in texts]
+        counts = [len(words) for words in words_of_texts]
+        words = list(itertools.chain.from_iterable(words_of_texts))
         if len(self._memo) + len(words) > MEMO_WORDS:
             self._memo = {}
         for word in set(words).difference(self._memo):
             self._remember(word)
         places = np.fromiter(map(self._memo.__getitem__, words), np.intp, len(words))
-        sums: list[int] = self._sums[places].sum(axis=0).tolist()
-        scale = 1 / (UNIT * len(words) ** self.weights.length_power)
-        return [total * scale for total in sums], len(words)
+        # The sum up to each border; weights are whole numbers, so that differences are exact.
+        totals = np.zeros((len(words) + 1, len(LANGUAGES)), np.int64)
+        np.cumsum(self._sums[places], axis=0, out=totals[1:])
+        sums = np.diff(totals[np.cumsum([0, *counts])], axis=0)
+        scales = [1 / (UNIT * max(count, 1) ** self.weights.length_power) for count in counts]
+        return [
+            ([total * scale for total in row], count)
+            for row, scale, count in zip(sums.tolist(), scales, counts, strict=True)
+        ]
 
     def _remember(self, word: str) -> None:
         place = len(self._memo)
@@ -202,7 +222,9 @@ def excerpt(text: str, max_characters: int) -> str:
 
 def words_of(text: str) -> list[str]:
     """The words in small letters with hyphens and apostrophes, and ¿ and ¡; no addresses, no names of accounts."""
-    prose = NOT_PROSE.sub(" ", unicodedata.normalize("NFC", text))
+    prose = unicodedata.normalize("NFC", text)
+    if any(sign in prose for sign in SIGNS_OF_NO_PROSE):
+        prose = NOT_PROSE.sub(" ", prose)
     return TOKEN.findall(prose.lower().replace("’", "'"))
 
 

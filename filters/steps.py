@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from caravela.data import extract
 from caravela.data.extract import ExtractConfig
@@ -31,6 +32,9 @@ from filters.url_rules import UrlConfig, UrlRules
 from filters.variant import VariantConfig, shipped_model
 from filters.variant_batch import VariantFinder
 from filters.word_table import WordTable
+
+Ranking = Sequence[tuple[str, float]]
+"""Labels with their scores, best first."""
 
 
 class Step(ABC):
@@ -162,7 +166,7 @@ class Language(Step):
     def __call__(self, batch: Batch, places: Places) -> None:
         texts = batch.texts(places)
         rankings = self.identifier.identify_batch(texts)
-        best = [self._second_look(batch, text, each) for text, each in zip(texts.to_pylist(), rankings, strict=True)]
+        best = self._best(batch, texts, rankings)
         scores = np.array([score for _, score in best], np.float32)
         batch.set("language", places, [label for label, _ in best])
         batch.set("language_score", places, scores)
@@ -171,13 +175,21 @@ class Language(Step):
             if (decision := language.decide([(label, score)], self.config)) is not None:
                 batch.remove(place, self.name, *decision)
 
-    def _second_look(self, batch: Batch, text: str, ranking: Sequence[tuple[str, float]]) -> tuple[str, float]:
-        if self.near is None or not self.near.is_wanted(len(text), ranking):
-            return ranking[0]
-        found = self.near.second_look(text, ranking)
-        batch.counts["language.second_looks"] += 1
-        batch.counts["language.second_looks_that_changed_the_label"] += found[0] != ranking[0][0]
-        return found
+    def _best(self, batch: Batch, texts: pa.Array, rankings: Sequence[Ranking]) -> list[tuple[str, float]]:
+        """Each text's label and score, after a second look where one is wanted."""
+        best = [ranking[0] for ranking in rankings]
+        if self.near is None:
+            return best
+        lengths = pc.utf8_length(texts).to_pylist()
+        wanted = [i for i, each in enumerate(rankings) if self.near.is_wanted(lengths[i], each)]
+        looked_at = self.near.second_looks(
+            texts.take(pa.array(wanted, pa.int64())).to_pylist(), [rankings[i] for i in wanted]
+        )
+        batch.counts["language.second_looks"] += len(wanted)
+        for i, found in zip(wanted, looked_at, strict=True):
+            batch.counts["language.second_looks_that_changed_the_label"] += found[0] != best[i][0]
+            best[i] = found
+        return best
 
 
 class Quality(Step):
