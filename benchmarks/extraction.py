@@ -21,10 +21,11 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import get_args, get_type_hints
 
+from caravela.data.extract_process import PageExtractor
+
 from caravela import storage
 from caravela.data import extract, readers
-from caravela.data.extract import Extraction, ExtractConfig, Page
-from caravela.data.extract_process import PageExtractor
+from caravela.data.extract import ExtractConfig, Extraction, Page
 from caravela.progress import table
 
 EXTRACTORS, MODES = (get_args(get_type_hints(ExtractConfig)[name]) for name in ("extractor", "mode"))
@@ -103,7 +104,9 @@ def score(
         if wanted is None or wanted == bool(one.text):
             right += 1
         else:
-            missed.append(f"expected {expected['expect']}, got {one.reason or 'text'}: {expected.get('case')} {raw.url}")
+            missed.append(
+                f"expected {expected['expect']}, got {one.reason or 'text'}: {expected.get('case')} {raw.url}"
+            )
         if wanted and expected.get("must_contain"):
             found.append(share_in(expected["must_contain"], one.text))
         if wanted and expected.get("must_not_contain"):
@@ -170,7 +173,9 @@ def speed(raws: Iterable[readers.RawDocument], ways: Sequence[ExtractConfig], ro
 def cpu_seconds(extractor: PageExtractor) -> float:
     """Of this process and of all those that the extractor has started."""
     buried = resource.getrusage(resource.RUSAGE_CHILDREN)
-    running = time.clock_gettime((~extractor.process_id << 3) | 2) if extractor.process_id else 0.0  # Linux's clock of it
+    running = (
+        time.clock_gettime((~extractor.process_id << 3) | 2) if extractor.process_id else 0.0
+    )  # Linux's clock of it
     return time.process_time() + buried.ru_utime + buried.ru_stime + running
 
 

@@ -29,6 +29,7 @@ from filters import decontamination, quality, steps
 from filters.batch import Batch
 from filters.c4 import C4Config
 from filters.datatrove_blocks import BlockConfig
+from filters.decide_again import decide_again_where_possible
 from filters.decontamination import DecontaminationConfig, item_inputs
 from filters.language import LanguageConfig
 from filters.near_languages import NearLanguagesConfig
@@ -101,7 +102,7 @@ def curate_stages(root: str, config: CurateConfig, crawl: Input | None = None) -
     repeated = before[-1].as_input() if before else None
     stage = Stage(
         name="curate",
-        version=4,
+        version=5,
         root=root,
         config=_settings(config),
         inputs=(
@@ -114,6 +115,7 @@ def curate_stages(root: str, config: CurateConfig, crawl: Input | None = None) -
         make_worker=functools.partial(CurateWorker, config, repeated),
         actors=True,
         finish=functools.partial(_finish, config),
+        shortcut=functools.partial(decide_again_where_possible, config.quality, config.variant),
     )
     return [*before, stage]
 

@@ -6,9 +6,11 @@ column each), defined for every text, the empty one too; ``decide`` gives the fi
 GopherRepetitionFilter, FineWebQualityFilter and GopherQualityFilter, run in this order. A ratio over nothing, where
 datatrove divides by zero (no word, and no least number of words set), is 0.
 
-Decide on the numbers as measured. Stored as float32 they decide alike under ``as_stored(config)``: rounding both sides
-keeps a comparison as it was unless the value exceeds its limit by less than a float32 step, and with limits of three
-decimals that takes a text of more than 30,000 characters. Another ``SignalConfig`` cannot be tried on stored signals.
+Curation decides on the numbers as they are stored, in 32 bits, under ``as_stored(config)``, so that deciding again on
+a finished run decides alike. That is what the unrounded numbers decide, as datatrove's do, unless a value lies beyond
+its limit by less than a float32 step: with limits of three decimals, only in a text of more than 16,000 words or 30,000
+characters, and there with a chance of about one in ten million a rule. Another ``SignalConfig`` cannot be tried on
+stored signals.
 
 Sources: Gopher, arXiv 2112.11446, table A1 and appendix A.1.1; FineWeb, arXiv 2406.17557; FineWeb-2, arXiv 2506.20920,
 with its configs/por_Latn.yml for the limits.
@@ -220,10 +222,11 @@ def decide(signals: Mapping[str, float], config: QualityConfig) -> tuple[str, st
 def as_stored(config: QualityConfig) -> QualityConfig:
     """The same limits rounded as a float32 column rounds its values, for deciding on stored signals."""
     rounded = {}
-    for name in ("gopher_repetition", "fineweb_quality", "gopher_quality"):
+    for name in dict.fromkeys(rule.filter for rule in RULES):
         limits = getattr(config, name)
-        floats = {key: float(np.float32(v)) for key, v in dataclasses.asdict(limits).items() if isinstance(v, float)}
-        rounded[name] = dataclasses.replace(limits, **floats)
+        numbers = {key: v for key, v in dataclasses.asdict(limits).items() if isinstance(v, int | float)}
+        as_float32 = {key: type(v)(np.float32(v)) for key, v in numbers.items() if not isinstance(v, bool)}
+        rounded[name] = dataclasses.replace(limits, **as_float32)
     return dataclasses.replace(config, **rounded)
 
 

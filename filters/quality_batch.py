@@ -1,13 +1,13 @@
 """Quality signals of many texts at once: the numbers of ``quality.measure``, bit for bit, at 33 MB/s instead of 2.
 
-In: an Arrow string array, a word table and the config. Out: one float64 array per name in ``quality.SIGNALS``, and from
-those the first rule that each text breaks.
+In: an Arrow string array, a word table and the config. Out: one float64 array per name in ``quality.SIGNALS``; and from
+those, or from the float32 columns of a table, the rules that each text breaks.
 
 The kernels count, and each ratio is one division of two integers, as in ``measure``. What they leave out goes to
 ``measure``: texts with a chunk of more than 50,000 bytes, and those in which spaCy joins tokens across a blank.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,23 @@ import pyarrow as pa
 from caravela.data.columns import utf8_buffers
 from filters import quality_kernels as kernels
 from filters.byte_kernels import I64, U8
-from filters.quality import DUPLICATED_N_GRAMS, RULES, SIGNALS, TOP_N_GRAMS, QualityConfig, measure
+from filters.quality import (
+    DUPLICATED_N_GRAMS,
+    RULES,
+    SIGNALS,
+    TOP_N_GRAMS,
+    QualityConfig,
+    as_stored,
+    decide,
+    measure,
+)
 from filters.quality_kernels import COUNTS
 from filters.word_kernels import UNFIT, UNKNOWN
 from filters.word_table import WordTable
 
 F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
+Floats = F64 | F32
 MISSING_ROWS = 1 << 14  # unknown chunks handed to spaCy at a time
 
 _CLASSES = kernels.byte_classes()
@@ -60,11 +71,17 @@ def measure_batch(text: pa.Array, table: WordTable, config: QualityConfig) -> di
     return signals
 
 
-def first_broken_rules(signals: Mapping[str, F64], config: QualityConfig) -> npt.NDArray[np.int64]:
+def first_broken_rules(signals: Mapping[str, Floats], config: QualityConfig) -> npt.NDArray[np.int64]:
     """For each text the place in ``quality.RULES`` of the first broken rule, -1 for one to keep; as ``decide`` does."""
     first = np.full(len(signals["characters"]), -1)
-    for place in reversed(range(len(RULES))):
-        rule = RULES[place]
+    for place, broken in reversed(list(broken_rules(signals, config))):
+        first[broken] = place
+    return first
+
+
+def broken_rules(signals: Mapping[str, Floats], config: QualityConfig) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+    """Each rule that is switched on, as its place in ``quality.RULES`` with which texts break it; NaN breaks none."""
+    for place, rule in enumerate(RULES):
         limits = getattr(config, rule.filter)
         limit = 1 if rule.limit is None else getattr(limits, rule.limit)
         if not limits.enabled or limit == 0:
@@ -73,8 +90,18 @@ def first_broken_rules(signals: Mapping[str, F64], config: QualityConfig) -> npt
         broken = values > limit if rule.side == "above" else values < limit
         if rule.signal == "line_punct_ratio" and limits.line_punct_exclude_zero:
             broken &= values != 0
-        first[broken] = place
-    return first
+        yield place, broken
+
+
+def decide_on_stored(signals: Mapping[str, F32], config: QualityConfig) -> dict[int, tuple[str, str]]:
+    """Reason and detail of each text that breaks a rule, by its place, from signals rounded as the tables hold them."""
+    rounded = as_stored(config)
+    decisions = {}
+    for place in np.flatnonzero(first_broken_rules(signals, rounded) >= 0).tolist():
+        decision = decide({name: float(values[place]) for name, values in signals.items()}, rounded)
+        assert decision is not None, "both ways of deciding are the same rules"
+        decisions[place] = decision
+    return decisions
 
 
 def _counts(text: pa.Array, table: WordTable, config: QualityConfig) -> tuple[I64, U8]:

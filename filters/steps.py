@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from caravela.data import extract
 from caravela.data.extract import ExtractConfig
 from caravela.manifest import Input
-from filters import c4, datatrove_blocks, decontamination, language, personal_data, quality, words
+from filters import c4, datatrove_blocks, decontamination, language, personal_data, words
 from filters.batch import Batch, Places
 from filters.c4 import C4Config
 from filters.clean_text import blank, clean_column
@@ -26,7 +26,7 @@ from filters.near_languages import PORTUGUESE, NearLanguages, NearLanguagesConfi
 from filters.personal_data import PersonalDataConfig
 from filters.personal_data_search import may_hold_personal_data
 from filters.quality import QualityConfig
-from filters.quality_batch import first_broken_rules, measure_batch
+from filters.quality_batch import decide_on_stored, measure_batch
 from filters.repeated_lines import RepeatedLines, RepeatedLinesConfig, drop_repeated_lines, site_of
 from filters.url_rules import UrlConfig, UrlRules
 from filters.variant import VariantConfig, shipped_model
@@ -35,6 +35,8 @@ from filters.word_table import WordTable
 
 Ranking = Sequence[tuple[str, float]]
 """Labels with their scores, best first."""
+MASKED_BYTES = "personal_data_bytes"
+"""In the metadata of a document with personal data: how many bytes longer its text was before."""
 
 
 class Step(ABC):
@@ -193,10 +195,7 @@ class Language(Step):
 
 
 class Quality(Step):
-    """Measures every signal in compiled code, then decides.
-
-    Decisions rest on 64 bits, as datatrove's do; those on the stored 32 bits are the same (see ``filters.quality``).
-    """
+    """Measures every signal in compiled code, then decides on the signals as they are stored."""
 
     name = "quality"
 
@@ -206,11 +205,10 @@ class Quality(Step):
 
     def __call__(self, batch: Batch, places: Places) -> None:
         measured = measure_batch(batch.texts(places), self.table, self.config)
-        for name, values in measured.items():
-            batch.set(name, places, values.astype(np.float32))
-        for i in np.flatnonzero(first_broken_rules(measured, self.config) >= 0).tolist():
-            decision = quality.decide({name: float(values[i]) for name, values in measured.items()}, self.config)
-            assert decision is not None, "both ways of deciding are the same rules"
+        stored = {name: values.astype(np.float32) for name, values in measured.items()}
+        for name, values in stored.items():
+            batch.set(name, places, values)
+        for i, decision in decide_on_stored(stored, self.config).items():
             batch.remove(places[i], self.name, *decision)
 
 
@@ -312,6 +310,7 @@ class PersonalData(Step):
             if masked.counts:
                 changed[place] = masked.text
                 batch.metadata[place]["personal_data"] = dict(masked.counts)
+                batch.metadata[place][MASKED_BYTES] = len(each.encode("utf-8")) - len(masked.text.encode("utf-8"))
                 for kind, count in masked.counts.items():
                     batch.counts[f"personal_data.{kind}"] += count
         batch.set_texts([*changed], [*changed.values()])

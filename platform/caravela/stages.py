@@ -92,6 +92,9 @@ class Stage:
     """Given all records and the directory: the manifest's ``summary``. May refuse with UserError."""
     execute: "Callable[[Stage, Sequence[Shard], StageProgress], Iterable[ShardRecord]] | None" = None
     """How shards are run, where not as a map over Ray Data."""
+    shortcut: "Callable[[Stage], Stage] | None" = None
+    """Asked when there is work to do: may give the stage another plan and worker, which make the same files at less
+    cost."""
     in_driver: bool = False
     """Whether the driver itself does the work, without Ray: for what is small and waits for all else."""
 
@@ -129,6 +132,8 @@ def run(stage: Stage, cluster_config: cluster.ClusterConfig) -> Manifest:
         return found
     storage.check_writable(stage.root)
     started, clock = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), time.monotonic()
+    if stage.shortcut is not None:
+        stage = stage.shortcut(stage)
     shards = stage.plan()
     records = manifest.read_records(stage.uri)
     todo = [shard for shard in shards if shard.index not in records]
