@@ -63,17 +63,16 @@ def basis_of(stage: Stage) -> tuple[Manifest | None, str]:
 
     No reason is given where nothing comes near: no finished curation of these inputs.
     """
-    listed = set(storage.list_files(storage.join(stage.root, stage.name)))
-    wanted = json.loads(json.dumps(stage.config))
+    listed = _listed(stage)
     why_not: list[tuple[int, str]] = []
     fitting: list[Manifest] = []
     for found in _finished_curations(stage, listed):
-        others = [name for name in differences(found.config, wanted) if not is_limit(name)]
+        others = [name for name in differences(found.config, stage.config) if not is_limit(name)]
         if others:
             named = ", ".join(f"curate.{name}" for name in others[:MOST_NAMES])
             more = f" and {len(others) - MOST_NAMES} more" if len(others) > MOST_NAMES else ""
             why_not.append((len(others), f"{found.uri} differs in {named}{more}, not in quality limits alone"))
-        elif obstacle := _obstacle(wanted):
+        elif obstacle := _obstacle(stage.config):
             why_not.append((0, obstacle))
         elif lost := [uri for table in ("documents", "removed") for uri in found.uris(table) if uri not in listed]:
             why_not.append((0, f"{lost[0]} is missing"))
@@ -82,6 +81,25 @@ def basis_of(stage: Stage) -> tuple[Manifest | None, str]:
     if fitting:
         return max(fitting, key=lambda found: (found.started, found.uri)), ""
     return None, min(why_not, default=(0, ""))[1]
+
+
+def finished_but_for_limits(stage: Stage) -> Manifest | None:
+    """The finished curation of the same inputs and settings, quality limits apart.
+
+    Of several the one that ``run.json`` names, else the latest.
+    """
+    current = storage.join(stage.root, manifest.read_run_index(stage.root).get(stage.name, ""))
+    fitting = [
+        found
+        for found in _finished_curations(stage, _listed(stage))
+        if all(map(is_limit, differences(found.config, stage.config)))
+    ]
+    return max(fitting, key=lambda found: (found.uri == current, found.started, found.uri), default=None)
+
+
+def _listed(stage: Stage) -> set[str]:
+    """Every file of every directory of the stage."""
+    return set(storage.list_files(storage.join(stage.root, stage.name)))
 
 
 def _finished_curations(stage: Stage, listed: set[str]) -> Iterator[Manifest]:

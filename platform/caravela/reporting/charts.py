@@ -35,8 +35,8 @@ class Series(NamedTuple):
     kind: Literal["line", "dots", "dotted"] = "line"
 
 
-def bar_chart(title: str, bars: Sequence[Bar]) -> Html:
-    """Bars from the left, the longest as wide as the figure."""
+def bar_chart(title: str, bars: Sequence[Bar], *, long_labels: bool = False) -> Html:
+    """Bars from the left, the longest as wide as the figure; ``long_labels`` leaves room for thirty characters."""
     longest = max((bar.value for bar in bars), default=0) or 1
     rows = []
     for i, bar in enumerate(bars):
@@ -47,7 +47,7 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> Html:
             element("text", bar.text, x=width, y=middle, dx=8, class_="value"),
         ]
     described = "; ".join(f"{bar.label} {bar.text}" for bar in bars)
-    return _figure("bars", title, len(bars) * BAR_HEIGHT, [], rows, described)
+    return _figure("bars wide" if long_labels else "bars", title, len(bars) * BAR_HEIGHT, [], rows, described)
 
 
 def line_chart(

@@ -5,7 +5,7 @@ the browser), follows the reader's light or dark setting, and prints.
 """
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -37,6 +37,20 @@ def render(figures: Mapping[str, Any]) -> str:
         ("config", "Config", _config_section(figures)),
     ]
     shown = [(anchor, name, content) for anchor, name, content in sections if content is not None]
+    absent = [name for _, name, content in sections if content is None]
+    return document(
+        title,
+        [_facts(figures), _missing(figures, absent), _tiles(figures)],
+        [(anchor, name) for anchor, name, _ in shown],
+        [content for _, _, content in shown],
+        "Made by Caravela. The same figures are in report.json beside this file.",
+    )
+
+
+def document(
+    title: str, opening: Sequence[object], links: Sequence[tuple[str, str]], sections: Sequence[object], footer: str
+) -> str:
+    """A page of ``sections`` below its title, what opens it, and links to them as (anchor, name)."""
     style = Html(resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8"))
     head = element(
         "head",
@@ -47,15 +61,12 @@ def render(figures: Mapping[str, Any]) -> str:
         element("title", f"{title} · Caravela"),
         element("style", style),
     )
-    links = element("nav", *(element("a", name, href=f"#{anchor}") for anchor, name, _ in shown), aria_label="Sections")
-    absent = [name for _, name, content in sections if content is None]
+    nav = element("nav", *(element("a", name, href=f"#{anchor}") for anchor, name in links), aria_label="Sections")
     body = element(
         "body",
-        element(
-            "header", _brand(), element("h1", title), _facts(figures), _missing(figures, absent), _tiles(figures), links
-        ),
-        element("main", *(content for _, _, content in shown)),
-        element("footer", "Made by Caravela. The same figures are in report.json beside this file."),
+        element("header", _brand(), element("h1", title), *opening, nav),
+        element("main", *sections),
+        element("footer", footer),
     )
     return joined([Html("<!doctype html>\n"), element("html", head, body, lang="en"), Html("\n")])
 

@@ -17,14 +17,18 @@ Row = TypeVar("Row")
 
 
 def batches(
-    stage: Manifest, table: str, columns: Sequence[str], most_parts: int | None = None
+    stage: Manifest,
+    table: str,
+    columns: Sequence[str],
+    most_parts: int | None = None,
+    batch_rows: int = BATCH_ROWS,
 ) -> Iterator[pa.RecordBatch]:
     """The named columns of a table, of ``most_parts`` parts that lie evenly over it. Memory is that of one batch."""
     uris = stage.uris(table)
     chosen = len(uris) if most_parts is None else min(len(uris), most_parts)
     for i in range(chosen):
         with storage.open_read(uris[i * len(uris) // chosen]) as stream:
-            yield from pq.ParquetFile(stream).iter_batches(BATCH_ROWS, columns=list(columns))
+            yield from pq.ParquetFile(stream).iter_batches(batch_rows, columns=list(columns))
 
 
 def rank(identifier: str) -> int:
