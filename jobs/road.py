@@ -15,6 +15,7 @@ from caravela.sample.crawl import SampleCrawlConfig, crawl_stage
 from caravela.stages import Stage
 from caravela.train.config import TrainConfig
 from caravela.train.launch import pretrain_stage
+from filters.browse import BrowseConfig, browse_stage
 from filters.curate import CurateConfig, curate_stages
 from filters.dedup.config import DedupConfig
 from filters.dedup.road import dedup_stages
@@ -30,6 +31,7 @@ class RoadConfig:
     crawl: SampleCrawlConfig = field(default_factory=SampleCrawlConfig)
     curate: CurateConfig = field(default_factory=CurateConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
+    browse: BrowseConfig = field(default_factory=BrowseConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pack: PackConfig = field(default_factory=PackConfig)
     model: ModelConfig
@@ -54,6 +56,7 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     curated = curation[-1].as_input()
     deduplication = dedup_stages(root, config.dedup, curated)
     dedup = deduplication[-1]
+    browse = browse_stage(root, config.browse, curated, dedup.as_input())
     tokenizer = tokenizer_stage(root, config.tokenizer, dedup.as_input())
     pack = pack_stage(root, config.pack, dedup.as_input(), tokenizer.as_input())
     model = replace(config.model, vocabulary_size=config.tokenizer.vocabulary_size, max_positions=config.pack.context)
@@ -61,7 +64,7 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     trained, tokens = pretrain.as_input(), tokenizer.as_input()
     evaluate = evaluate_stage(root, config.evaluate, trained, pack.as_input(), tokens)
     export = export_stage(root, config.export, trained, tokens, evaluate.as_input())
-    before = [*curation, *deduplication, tokenizer, pack, pretrain, evaluate, export]
+    before = [*curation, *deduplication, browse, tokenizer, pack, pretrain, evaluate, export]
     if crawl:
         before.insert(0, crawl)
     report = report_stage(root, config.report, [stage.as_input() for stage in before])

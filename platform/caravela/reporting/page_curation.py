@@ -19,9 +19,15 @@ STEPS = {
 }
 STEP_TITLES = {
     "read": "Reading",
+    "url": "URL rules",
     "extract": "Extraction",
+    "repeated lines": "Repeated lines",
     "language": "Language",
+    "blocks before quality": "Blocks before quality",
     "quality": "Quality",
+    "c4": "C4's rules",
+    "blocks": "Blocks",
+    "decontamination": "Decontamination",
     "dedup": "Deduplication",
 }
 

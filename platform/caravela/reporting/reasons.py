@@ -10,10 +10,23 @@ REASONS = {
     "empty_file": "a file without records",
     "empty_body": "the server sent nothing",
     "http_status": "the server answered with an error or a redirection",
+    "missing_record": "the index names a record that the file does not hold",
     "not_html": "not a web page: an image, a PDF, data",
     "revisit": "unchanged since an earlier crawl",
     "bad_json": "a line that is not a JSON object",
+    "bad_row": "a row of a table that is not well formed",
     "no_text_field": "a row without text",
+    "not_utf8": "text that is not UTF-8",
+    "deny_domain": "a domain that the settings deny",
+    "deny_host": "a host that the settings deny",
+    "deny_path": "a path that the settings deny",
+    "deny_word": "a word in the URL that the settings deny",
+    "only_repeated_lines": "nothing but lines that the site repeats",
+    "emptied": "a step left no text",
+    "lorem_ipsum": "filler text",
+    "curly_bracket": "a curly bracket, as in code",
+    "too_few_sentences": "too few sentences are left",
+    "contaminated": "holds an item of an evaluation set",
     "no_text": "no main text on the page",
     "too_large": "larger than any prose",
     "unparseable": "HTML that no parser takes",
@@ -48,4 +61,6 @@ REASONS = {
 
 def explanation(reason: str) -> str:
     """What a reason means, in a few words; nothing for one that is not known here."""
+    if reason.startswith("list."):
+        return "on a list of URLs"
     return REASONS.get(reason.rpartition(".")[2], "")
