@@ -274,7 +274,7 @@ def _untouched(counters: Mapping[str, int]) -> dict[str, int]:
 
 def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
     """NaN for a document that was never measured, which breaks no rule."""
-    return column.to_numpy().astype(np.float32, copy=False)
+    return np.asarray(column.to_numpy(), np.float32)
 
 
 def _mask(length: int, places: Sequence[int]) -> Mask:

@@ -16,7 +16,7 @@ from tests.running import HANG_S, TINY, command, end, run, start, wait_until
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(5 * HANG_S)]
 
 STAGES = (
-    "crawl", "curate", "signatures", "duplicates", "components", "members", "clusters", "dedup",
+    "crawl", "curate", "signatures", "duplicates", "components", "members", "clusters", "dedup", "browse",
     "tokenizer", "pack", "pretrain", "evaluate", "export", "report",
 )  # fmt: skip
 

@@ -408,6 +408,8 @@ def test_dataset_card_counts_by_hand_and_leaves_licence_to_people(road: list[Sta
     assert "| deduplicate | 4 | 44.4% | 300 B |" in body
     assert "| dedup | `near_duplicate` | 1 | nearly equal to a kept document |" in body
     assert "Licence of the texts: FILL IN" in body
+    assert "| `row` | its number in the file" in body
+    assert "`removed` beside the documents holds the duplicates" in body
 
 
 def test_dataset_card_is_not_made_without_documents(tmp_path: Path) -> None:

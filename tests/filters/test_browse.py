@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import browse
+from caravela import manifest
 from caravela.config import ConfigError
 from caravela.data.evaluation_items import ItemFile
 from caravela.manifest import Manifest
@@ -23,6 +25,7 @@ from filters.url_rules import UrlConfig, UrlPatterns
 from tests.reporting.reader import Reader
 from tests.road_without_ray import finish
 
+DEMO = Path(__file__).parents[2] / "jobs" / "configs" / "demo.toml"
 TEXTS = Path(__file__).parents[2] / "platform" / "caravela" / "sample" / "texts"
 EVIL = "<script>alert(1)</script>"
 QUESTION = "Qual das barragens abaixo alimenta o canal que rega os arrozais entre a serra e a lagoa salgada?"
@@ -159,6 +162,10 @@ def test_page_is_the_same_every_time_and_another_with_other_limits(tmp_path: Pat
         finish(curation)
         uris.append(finish(browse_stage(str(tmp_path / "run"), BrowseConfig(), curation.as_input())).uri)
     assert uris[0] == uris[1] != uris[2]
+    settings = [f"root={tmp_path}/run", "crawl.enabled=false", f'curate.inputs=["{path}"]']
+    arguments = [argument for setting in settings for argument in ("--set", setting)]
+    assert browse.main(["--config", str(DEMO), *arguments]) == 0
+    assert uris[0] == f"{tmp_path}/run/{manifest.read_run_index(f'{tmp_path}/run')['browse']}"
 
 
 def test_config_refuses_what_shows_nothing() -> None:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from filters.quality import REASONS, SIGNALS, QualityConfig, SignalConfig, decide, measure
-from filters.quality_batch import first_broken_rules, measure_batch
+from filters.quality_batch import decide_on_stored, first_broken_rules, measure_batch
 from filters.word_table import WordTable
 from filters.words import WordSplitter
 from tests.filters.hard_texts import EMOTICON_CHARACTERS, EXTREMES, ODDITIES, WORDS, hard_texts, sample_texts
@@ -99,6 +99,8 @@ def test_decisions_of_a_batch_equal_datatrove(table: WordTable, name: str) -> No
     reference = datatrove_filters(config)
     assert broken == [decision and decision[0] for decision in decisions]
     assert [decision and decision[0] for decision in decisions] == [datatrove_reason(t, reference) for t in texts]
+    stored = decide_on_stored({key: values.astype(np.float32) for key, values in batch.items()}, config)
+    assert [stored[k][0] if k in stored else None for k in range(len(texts))] == broken
 
 
 def test_texts_that_the_kernels_leave_out_equal_measure(table: WordTable) -> None:

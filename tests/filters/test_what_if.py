@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import what_if
 from caravela.errors import UserError
 from caravela.manifest import Manifest
 from filters.curate import CurateConfig, curate_stages
@@ -18,6 +19,7 @@ from filters.what_if import JSON_FILE, PAGE_FILE, as_text, what_if_stage
 from tests.reporting.reader import Reader
 from tests.road_without_ray import finish
 
+DEMO = Path(__file__).parents[2] / "jobs" / "configs" / "demo.toml"
 TEXTS = Path(__file__).parents[2] / "platform" / "caravela" / "sample" / "texts"
 TRIED = QualityConfig(
     fineweb_quality=FineWebQuality(enabled=False), gopher_quality=GopherQuality(min_doc_words=120, max_doc_words=400)
@@ -142,3 +144,22 @@ def test_what_if_without_a_finished_run_says_what_makes_one(curated: tuple[Curat
     for root, settings in (("elsewhere", config), (done.uri.partition("/curate/")[0], other)):
         with pytest.raises(UserError, match=r"no finished curation of these inputs.*jobs/curate\.py"):
             what_if_stage(curate_stages(root, settings)[-1], TRIED)
+
+
+def test_what_if_job_prints_the_table_and_names_the_page(
+    curated: tuple[CurateConfig, Manifest], made: Manifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, done = curated
+    settings = [
+        f"root={done.uri.partition('/curate/')[0]}",
+        "crawl.enabled=false",
+        f"curate.inputs={json.dumps(config.inputs)}",
+        "curate.quality.fineweb_quality.enabled=false",
+        "curate.quality.gopher_quality.min_doc_words=120",
+        "curate.quality.gopher_quality.max_doc_words=400",
+    ]
+    arguments = [argument for setting in settings for argument in ("--set", setting)]
+    assert what_if.main(["--config", str(DEMO), *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert as_text(json.loads(Path(made.uri, JSON_FILE).read_text(encoding="utf-8"))) in printed
+    assert f"with curves: {made.uri}/{PAGE_FILE}" in printed

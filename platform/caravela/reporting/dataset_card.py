@@ -37,7 +37,7 @@ def dataset_card(stages: Mapping[str, Manifest], figures: Mapping[str, Any]) -> 
         "",
         "## What is in it",
         "",
-        *_table(("column", "type"), _columns(last)),
+        *_table(("column", "what it holds"), _columns(last)),
         "",
         *_contents(stages),
         "## How it was made",
@@ -46,7 +46,7 @@ def dataset_card(stages: Mapping[str, Manifest], figures: Mapping[str, Any]) -> 
         "",
         "### What was removed, and why",
         "",
-        "Every removed document is kept in the table `removed`, with the step, the reason and its signals.",
+        f"The run keeps every removed document, with the step, the reason and its signals. {_where_removed(last)}",
         "",
         *_table(("step", "reason", "documents", "what it means"), _removed(stages)),
         "",
@@ -99,11 +99,19 @@ def _columns(last: Manifest) -> Iterator[Sequence[str]]:
         "language": "label of the language identification, with `language_score`",
         "variant": "`pt-BR`, `pt-PT` or null where unsure, with `variant_score`",
         "metadata": "a JSON object: further fields of the input, encoding, runner-up languages",
+        "row": "its number in the file, or part of a file, that it was read from",
     }
     yield from ((f"`{name}`", meaning) for name, meaning in meanings.items())
     if last.stage == "dedup":
         yield "`cluster_size`", "how many documents, with this one, were duplicates of one another"
+        yield "`repeats`", "how often the document is to be repeated in a mixture"
     yield "others", "one signal each, as the filters measured it"
+
+
+def _where_removed(last: Manifest) -> str:
+    if last.stage == "dedup":
+        return "The table `removed` beside the documents holds the duplicates; the others are in its stage `curate`."
+    return "They are the table `removed` beside the documents."
 
 
 def _contents(stages: Mapping[str, Manifest]) -> Iterator[str]:
