@@ -5,8 +5,8 @@
 DOCUMENTS is whatever ``curate`` reads. In this process, without Ray, on one core: the curation under the default
 limits; then in turn, ``--runs`` times, a full pass under the others, and deciding again. Both must give the same files.
 Prints Markdown; seconds are those of the processor, medians over the runs. Beside them the floor: both tables read and
-written again by pyarrow, one after the other. A document that is kept now and was not before costs its variant, which
-begins with learning words; limits that keep fewer cost nothing but the tables.
+written again by pyarrow, one after the other. Every pass begins as a new worker does, without words learned. A document
+that is kept now and was not before costs its variant; limits that keep fewer cost nothing but the tables.
 """
 
 import argparse
@@ -28,19 +28,21 @@ from filters.curate import CurateConfig, curate_stages
 
 Result = TypeVar("Result")
 
+LOOSER = "quality.gopher_quality.min_alpha_words_ratio=0.7"
+
 
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("documents", nargs="+")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--set", action="append", default=["quality.gopher_quality.min_alpha_words_ratio=0.7"])
+    parser.add_argument("--set", action="append", metavar="quality.a.b=value", help=f"default: {LOOSER}")
     options = parser.parse_args()
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     base = CurateConfig(inputs=tuple(options.documents))
     table = settings.to_dict(base)
-    for assignment in options.set:
+    for assignment in options.set or [LOOSER]:
         name, _, value = assignment.removeprefix("curate.").partition("=")
         *sections, key = name.split(".")
         inner = table
