@@ -18,7 +18,7 @@ from caravela.reporting.page import document
 from caravela.reporting.page_curation import STEP_TITLES
 from caravela.reporting.parts import fold, language_tag, passage, plural
 from caravela.reporting.reasons import explanation
-from filters.reason_spans import Span, spans_of, spans_of_reason
+from filters.reason_spans import Span, spans_of, spans_of_reason, spans_of_words
 from filters.words import WordSplitter
 
 BEFORE_FIRST_MARK = 200
@@ -153,11 +153,14 @@ class _Page:
 def _place(row: Mapping[str, Any], group: Group) -> Html:
     """Where a document is from; of a URL rule, with what it found marked."""
     url, found = row["url"] or "", row.get("detail") or ""
-    start = url.lower().find(found.lower()) if group.step == "url" and found else -1
-    if start < 0 or len(url) > FACT_CHARACTERS:
+    if group.step != "url" or len(url) > FACT_CHARACTERS:
         return element("span", _short(url or row["id"]))
-    end = start + len(found)
-    return element("span", url[:start], element("mark", url[start:end]), url[end:])
+    pieces: list[object] = []
+    at = 0
+    for start, end in spans_of_words(found.split(", "), url):
+        pieces += [url[at:start], element("mark", url[start:end])]
+        at = end
+    return element("span", *pieces, url[at:])
 
 
 def _languages(row: Mapping[str, Any]) -> str:

@@ -54,6 +54,12 @@ def spans_of_reason(reason: str, text: str) -> list[Span]:
     return _merged(Span(*match.span()) for match in pattern.finditer(text)) if pattern else []
 
 
+def spans_of_words(words: Iterable[str], text: str) -> list[Span]:
+    """Where any of these words stands in ``text``, in capitals or not."""
+    patterns = [re.compile(re.escape(word), re.IGNORECASE) for word in words if word]
+    return _merged(Span(*match.span()) for pattern in patterns for match in pattern.finditer(text))
+
+
 def _places(text: str, words: Iterable[str]) -> Iterator[Span]:
     """Where each word stands; a word that the text does not hold as it is (a normalised one) is passed over."""
     begin = 0

@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from filters import quality
+from caravela.reporting.reasons import explanation
+from filters import c4, quality
 from filters.quality import QualityConfig
-from filters.reason_spans import MARKED, Span, spans_of, spans_of_reason
+from filters.reason_spans import MARKED, Span, spans_of, spans_of_reason, spans_of_words
 from filters.words import WordSplitter
 
 
@@ -88,6 +89,20 @@ def test_marked_phrase_is_the_one_that_the_signal_counts(splitter: WordSplitter)
 def test_what_c4_stopped_at_is_marked(reason: str, expected: list[str]) -> None:
     text = "Texto. Lorem ipsum dolor\nif (x) { y }"
     assert [text[start:end] for start, end in spans_of_reason(reason, text)] == expected
+
+
+def test_words_of_a_url_are_marked_wherever_they_stand() -> None:
+    url = "https://Casino.example/casino-e-mais?x=.*"
+    found = [url[start:end] for start, end in spans_of_words(["casino", "x=.*", "", "mais"], url)]
+    assert found == ["Casino", "casino", "mais", "x=.*"]
+    assert spans_of_words([""], url) == []
+
+
+def test_every_reason_of_our_filters_has_a_meaning_in_words() -> None:
+    steps = [*(f"deny_{kind}" for kind in ("domain", "host", "path", "word")), "list.mine", "contaminated", "emptied"]
+    lists = ("domain", "subdomain", "url", "hard_blacklisted", "soft_blacklisted", "blacklisted_subword")
+    reasons = [*quality.REASONS, *c4.REASONS, *steps, *(f"datatrove.{name}" for name in lists)]
+    assert [reason for reason in reasons if not explanation(reason)] == []
 
 
 def test_every_marked_signal_is_a_signal() -> None:
