@@ -8,9 +8,8 @@ datatrove divides by zero (no word, and no least number of words set), is 0.
 
 Curation decides on the numbers as they are stored, in 32 bits, under ``as_stored(config)``, so that deciding again on
 a finished run decides alike. That is what the unrounded numbers decide, as datatrove's do, unless a value lies beyond
-its limit by less than a float32 step: with limits of three decimals, only in a text of more than 16,000 words or 30,000
-characters, and there with a chance of about one in ten million a rule. Another ``SignalConfig`` cannot be tried on
-stored signals.
+its limit by less than a float32 step: with limits of three decimals, only in a text of more than 16,000 words or lines,
+or 30,000 characters. Another ``SignalConfig`` cannot be tried on stored signals.
 
 Sources: Gopher, arXiv 2112.11446, table A1 and appendix A.1.1; FineWeb, arXiv 2406.17557; FineWeb-2, arXiv 2506.20920,
 with its configs/por_Latn.yml for the limits.

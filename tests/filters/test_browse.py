@@ -162,8 +162,8 @@ def test_page_is_the_same_every_time_and_another_with_other_limits(tmp_path: Pat
         finish(curation)
         uris.append(finish(browse_stage(str(tmp_path / "run"), BrowseConfig(), curation.as_input())).uri)
     assert uris[0] == uris[1] != uris[2]
-    settings = [f"root={tmp_path}/run", "crawl.enabled=false", f'curate.inputs=["{path}"]']
-    arguments = [argument for setting in settings for argument in ("--set", setting)]
+    overrides = [f"root={tmp_path}/run", "crawl.enabled=false", f'curate.inputs=["{path}"]']
+    arguments = [argument for override in overrides for argument in ("--set", override)]
     assert browse.main(["--config", str(DEMO), *arguments]) == 0
     assert uris[0] == f"{tmp_path}/run/{manifest.read_run_index(f'{tmp_path}/run')['browse']}"
 
