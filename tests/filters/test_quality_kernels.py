@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from filters.quality import REASONS, SIGNALS, QualityConfig, SignalConfig, decide, measure
+from filters.quality import REASONS, RULES, SIGNALS, QualityConfig, Rule, SignalConfig, decide, measure
 from filters.quality_batch import decide_on_stored, first_broken_rules, measure_batch
 from filters.word_table import WordTable
 from filters.words import WordSplitter
@@ -101,6 +101,21 @@ def test_decisions_of_a_batch_equal_datatrove(table: WordTable, name: str) -> No
     assert [decision and decision[0] for decision in decisions] == [datatrove_reason(t, reference) for t in texts]
     stored = decide_on_stored({key: values.astype(np.float32) for key, values in batch.items()}, config)
     assert [stored[k][0] if k in stored else None for k in range(len(texts))] == broken
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.limit], ids=lambda rule: rule.reason)
+def test_stored_signal_at_its_limit_breaks_no_rule(table: WordTable, rule: Rule) -> None:
+    """As 32 bits hold it, a limit may lie above or below what 64 bits hold; a text at the limit passes both ways."""
+    batch = measure_batch(pa.array(sample_texts()[:20]), table, FINEWEB2)
+    passing = int(np.flatnonzero(first_broken_rules(batch, FINEWEB2) < 0)[0])
+    stored = {name: values[passing : passing + 1].astype(np.float32) for name, values in batch.items()}
+    stored[rule.signal] = np.array([getattr(getattr(FINEWEB2, rule.filter), rule.limit or "")], np.float32)
+    last = RULES[-1]
+    if rule.signal != last.signal:
+        stored[last.signal] = np.zeros(1, np.float32)
+        assert decide_on_stored(stored, FINEWEB2)[0][0] == f"{last.filter}.{last.reason}"
+    else:
+        assert decide_on_stored(stored, FINEWEB2) == {}
 
 
 def test_texts_that_the_kernels_leave_out_equal_measure(table: WordTable) -> None:
