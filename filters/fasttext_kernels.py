@@ -42,7 +42,8 @@ _COUNTED, _IGNORED, _END = np.uint64(0), np.uint64(1), np.uint64(2)
 """Kinds of a chunk: a word; a label, which counts for nothing; what ends the line."""
 _OFFSET, _PRIME, _LOW = np.uint64(2166136261), np.uint64(16777619), np.uint64(0xFFFFFFFF)
 _SIGN = np.uint64(0xFFFFFF00)
-_RUN = np.uint64(116049371)
+RUN = np.uint64(116049371)
+"""What the hash of a run is multiplied by before a further word is added."""
 _SEPARATORS = np.uint64(sum(1 << byte for byte in b" \n\t\v\f\r\0"))
 _PREFIX = np.frombuffer(b"__label__", np.uint8)
 _EOS = np.frombuffer(b"</s>", np.uint8)
@@ -218,7 +219,7 @@ def _kind_of(network: Network, data: U8, start: int, length: int, entry: int) ->
 
 
 @numba.njit(cache=True, nogil=True)
-def _parts(network: Network, word: U8, size: int, begin: int, ids: I32, used: int) -> tuple[int, int]:
+def rows_of_parts(network: Network, word: U8, size: int, begin: int, ids: I32, used: int) -> tuple[int, int]:
     """Adds to ``ids`` the rows of the parts of ``<word>`` that begin at byte ``begin`` or behind it.
 
     Returns where it stopped as ``ids`` might not have room for the parts of one more character, and how many it holds.
@@ -243,7 +244,7 @@ def _parts(network: Network, word: U8, size: int, begin: int, ids: I32, used: in
 
 
 @numba.njit(cache=True, nogil=True)
-def _put_in_brackets(data: U8, start: int, length: int, word: U8) -> None:
+def put_in_brackets(data: U8, start: int, length: int, word: U8) -> None:
     word[0], word[length + 1] = ord("<"), ord(">")
     for i in range(length):
         word[i + 1] = data[start + i]
@@ -264,9 +265,9 @@ def _add_long_chunk(
         count = 1
     if network.longest > 0:
         word = np.empty(size, np.uint8)
-        _put_in_brackets(data, start, length, word)
+        put_in_brackets(data, start, length, word)
         while begin < size:
-            begin, used = _parts(network, word, size, begin, ids, 0)
+            begin, used = rows_of_parts(network, word, size, begin, ids, 0)
             _add_rows(network, ids, 0, used, total)
             count += used
     return count, kind, hashed
@@ -298,8 +299,8 @@ def _learned(
             ids[0] = entry
             count = 1
         if network.longest > 0:
-            _put_in_brackets(data, start, length, word)
-            _, count = _parts(network, word, length + 2, 0, ids, count)
+            put_in_brackets(data, start, length, word)
+            _, count = rows_of_parts(network, word, length + 2, 0, ids, count)
     in_ids, last = memo.sums.shape[0] == 0, memo.sums.shape[0] - 1
     place, in_pool = memo.used[1], length if length > INLINE else 0
     room = 2 * memo.used[0] < memo.slots.shape[0] and place + in_pool <= memo.pool.shape[0] and count < 1 << 16
@@ -355,7 +356,7 @@ def _add_runs(network: Network, hashes: I32, words: int, total: Total) -> int:
     for i in range(words):
         value = np.uint64(np.int64(hashes[i]))
         for j in range(i + 1, min(words, i + network.word_n_grams)):
-            value = value * _RUN + np.uint64(np.int64(hashes[j]))
+            value = value * RUN + np.uint64(np.int64(hashes[j]))
             row = _row_of(network, np.int64(value % np.uint64(network.bucket)))
             if row >= 0:
                 _add_row(network, row, total)
