@@ -4,8 +4,8 @@ In: WARC, WET, JSONL or Parquet files. Out: table ``documents`` (kept) and table
 that removed it, the reason and the signals measured so far); ``row`` is a document's number in its shard. The steps, in
 order: ``read``, ``url``, ``extract`` (HTML to text, encoding repaired), ``repeated lines``, ``language``, ``blocks
 before quality``, ``quality``, ``c4``, ``blocks`` (of datatrove), ``decontamination`` (of evaluation items),
-``personal_data`` (replaced by placeholders in all that passed ``language``), and for what is kept ``variant`` (pt-BR or
-pt-PT). Signals are stored for both tables; thresholds are in the config.
+``personal_data`` (replaced by placeholders in all that passed ``language``), ``classifiers`` (of one's own), and for
+what is kept ``variant`` (pt-BR or pt-PT). Signals are stored for both tables; thresholds are in the config.
 
 What each step costs: ``benchmarks/curation.py``.
 """
@@ -25,7 +25,7 @@ from caravela.data.inputs import COMMON_CRAWL
 from caravela.errors import UserError
 from caravela.manifest import Input, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, TableWriter, finished
-from filters import decontamination, quality, steps
+from filters import decontamination, quality, steps, text_classifier
 from filters.batch import Batch
 from filters.c4 import C4Config
 from filters.datatrove_blocks import BlockConfig
@@ -36,12 +36,13 @@ from filters.near_languages import NearLanguagesConfig
 from filters.personal_data import PersonalDataConfig
 from filters.quality import QualityConfig
 from filters.repeated_lines import RepeatedLinesConfig, pages_by_extraction, repeated_lines_stage, site_lines_stage
+from filters.text_classifier import ClassifierConfig
 from filters.url_rules import UrlConfig, list_inputs
 from filters.variant import VariantConfig
 
 FUNNEL = (
     *("read", "url", "extract", "repeated lines", "language", "blocks before quality", "quality", "c4", "blocks"),
-    "decontamination",
+    *("decontamination", "classifiers"),
 )
 """The steps that may remove documents."""
 SHARD_MB = 128
@@ -68,6 +69,8 @@ class CurateConfig:
     blocks: tuple[BlockConfig, ...] = ()
     """Filters and formatters of datatrove, run as they are, in this order."""
     decontamination: DecontaminationConfig = field(default_factory=DecontaminationConfig)
+    classifiers: tuple[ClassifierConfig, ...] = ()
+    """fastText models of your own whose scores become signals, in this order."""
     variant: VariantConfig = field(default_factory=VariantConfig)
     personal_data: PersonalDataConfig = field(default_factory=PersonalDataConfig)
     max_broken_share: float = 0.1
@@ -82,6 +85,13 @@ class CurateConfig:
             raise ConfigError("index.files: expected none beside inputs; a run reads files or an index")
         if self.shard_mb < 1:
             raise ConfigError(f"shard_mb = {self.shard_mb}: expected 1 or more")
+        text_classifier.check_names(self.classifiers)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Columns of the tables, one for each signal that is measured."""
+        contamination = [decontamination.SIGNAL] if self.decontamination.enabled else []
+        return (*quality.SIGNALS, *contamination, *(classifier.signal for classifier in self.classifiers))
 
 
 def curate_stages(root: str, config: CurateConfig, crawl: Input | None = None) -> list[Stage]:
@@ -109,6 +119,7 @@ def curate_stages(root: str, config: CurateConfig, crawl: Input | None = None) -
             *inputs,
             *list_inputs(config.url),
             *item_inputs(config.decontamination),
+            *text_classifier.model_inputs(config.classifiers),
             *([repeated] if repeated else []),
         ),
         plan=plan,
@@ -133,6 +144,10 @@ def _settings(config: CurateConfig) -> dict[str, Any]:
     del settings["repeated_lines"]["partitions"]
     if config.language.model_sha256:
         del settings["language"]["model_uri"]
+    for classifier in settings["classifiers"]:
+        del classifier["model_uri"], classifier["model_sha256"]
+    if not settings["classifiers"]:
+        del settings["classifiers"]  # so that runs from before there were any are still found
     return settings
 
 
@@ -163,9 +178,8 @@ class CurateWorker:
         self.steps = steps_of(config, repeated)
 
     def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
-        signals = [*quality.SIGNALS, *([decontamination.SIGNAL] if self.config.decontamination.enabled else [])]
-        kept = out.table("documents", schema.documents(signals))
-        removed = out.table("removed", schema.removed(signals))
+        kept = out.table("documents", schema.documents(self.config.signals))
+        removed = out.table("removed", schema.removed(self.config.signals))
         counters = collections.Counter({"documents_in": 0, "documents_kept": 0, "bytes_kept": 0, "broken": 0})
         for step in self.steps:
             step.begin_shard()
@@ -219,6 +233,7 @@ def steps_of(config: CurateConfig, repeated: Input | None = None) -> list[steps.
         (bool(after), lambda: steps.Blocks(after, "blocks")),
         (config.decontamination.enabled, lambda: steps.Decontamination(config.decontamination)),
         (config.personal_data.enabled, lambda: steps.PersonalData(config.personal_data)),
+        (bool(config.classifiers), lambda: steps.Classifiers(config.classifiers)),
         (config.variant.enabled, lambda: steps.Variant(config.variant)),
     ]
     return [make() for on, make in wanted if on]

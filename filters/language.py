@@ -191,17 +191,18 @@ def model_path(name: str) -> str:
     return path
 
 
-def fetched_model(uri: str, sha256: str) -> str:
+def fetched_model(uri: str, sha256: str, section: str = "language") -> str:
     """The local file of a model of one's own; a copy in the cache if it lies in S3, made once per version and node.
 
     Raises:
-        UserError: no such file, or not the one that ``sha256`` names.
+        UserError: no such file, or not the one that ``sha256`` names; says which settings of ``section`` to correct.
     """
-    way_out = "correct language.model_uri or language.model_sha256"
+    way_out = f"correct {section}.model_uri or {section}.model_sha256"
     try:
         version = storage.stat(uri)
     except FileNotFoundError:
-        raise UserError(f"{uri}: no such language model; {way_out}") from None
+        what = "language model" if section == "language" else "model"
+        raise UserError(f"{uri}: no such {what}; {way_out}") from None
     if not storage.is_remote(uri):
         path = os.path.abspath(os.path.expanduser(uri))
         check_sha256(path, sha256, way_out)

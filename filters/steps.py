@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from caravela.data import extract
 from caravela.data.extract import ExtractConfig
 from caravela.manifest import Input
-from filters import c4, datatrove_blocks, decontamination, language, personal_data, words
+from filters import c4, datatrove_blocks, decontamination, language, personal_data, text_classifier, words
 from filters.batch import Batch, Places
 from filters.c4 import C4Config
 from filters.clean_text import blank, clean_column
@@ -28,6 +28,7 @@ from filters.personal_data_search import may_hold_personal_data
 from filters.quality import QualityConfig
 from filters.quality_batch import decide_on_stored, measure_batch
 from filters.repeated_lines import RepeatedLines, RepeatedLinesConfig, drop_repeated_lines, site_of
+from filters.text_classifier import ClassifierConfig, TextClassifier
 from filters.url_rules import UrlConfig, UrlRules
 from filters.variant import VariantConfig, shipped_model
 from filters.variant_batch import VariantFinder
@@ -314,6 +315,29 @@ class PersonalData(Step):
                 for kind, count in masked.counts.items():
                     batch.counts[f"personal_data.{kind}"] += count
         batch.set_texts([*changed], [*changed.values()])
+
+
+class Classifiers(Step):
+    """Scores by models of one's own, and removes by those whose config has a threshold, the first that says so.
+
+    It comes after ``PersonalData``, so that the texts are those that are stored, which classifiers are trained on.
+    Decisions rest on the scores as they are stored (32 bits).
+    """
+
+    name = "classifiers"
+
+    def __init__(self, configs: Sequence[ClassifierConfig]) -> None:
+        self.classifiers = [(config, TextClassifier(config)) for config in configs]
+
+    def __call__(self, batch: Batch, places: Places) -> None:
+        texts = batch.texts(places)
+        found = [(config, classifier.scores(texts)) for config, classifier in self.classifiers]
+        for config, scores in found:
+            batch.set(config.signal, places, scores)
+        for i, place in enumerate(places.tolist()):
+            decisions = (text_classifier.decide(float(scores[i]), config) for config, scores in found)
+            if (decision := next(filter(None, decisions), None)) is not None:
+                batch.remove(place, self.name, *decision)
 
 
 class Variant(Step):

@@ -53,7 +53,7 @@ class Runs(NamedTuple):
 
 @numba.njit(cache=True, nogil=True)
 def hashes_of_words(data: U8, borders: I64) -> I32:
-    """fastText's hash of each word."""
+    """The hash that fastText has for each word."""
     found = np.empty(borders.shape[0] - 1, np.int32)
     for k in range(found.shape[0]):
         found[k] = np.int32(np.uint32(hash_of_word(data, borders[k], borders[k + 1])))

@@ -225,7 +225,7 @@ def _without_weights(settings: Settings, words: int) -> Network:
 
 
 def _pack(dense_path: str, keep_features: int, model_path: str) -> None:
-    """fastText's product quantization, which draws from a seed of its own and is the same each time."""
+    """The product quantization of fastText, which draws from a seed of its own and is the same each time."""
     model = fasttext.load_model(dense_path)
     model.quantize(cutoff=keep_features, qnorm=True, retrain=False, verbose=0)
     model.save_model(model_path)

@@ -1,15 +1,18 @@
 """Curation of a shard, without Ray: every record is kept or removed with its step and reason."""
 
+import hashlib
 import json
 import random
 from pathlib import Path
 
+import fasttext
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from caravela import stages, storage
+from caravela.config import ConfigError
 from caravela.data import readers, tables
 from caravela.data.evaluation_items import ItemFile
 from caravela.errors import UserError
@@ -21,6 +24,9 @@ from filters.decontamination import DecontaminationConfig
 from filters.language import LanguageConfig
 from filters.quality import SIGNALS
 from filters.repeated_lines import RepeatedLinesConfig
+from filters.text_classifier import ClassifierConfig
+from filters.training import trainer
+from filters.training.trainer import FastTextConfig
 from filters.url_rules import UrlConfig, UrlPatterns
 from tests.road_without_ray import finish
 
@@ -246,3 +252,79 @@ def test_curate_gives_the_same_bytes_whatever_the_borders_of_batches(
     with storage.open_read(done.uris("documents")[0]) as stream:
         assert pq.ParquetFile(stream).metadata.num_row_groups > 2
     assert done.counters["documents_in"] == 200 == done.counters["documents_kept"] + len(rows(done, "removed"))
+
+
+def quality_model(folder: Path, lines: list[str]) -> str:
+    """A classifier that knows news from laws and the like."""
+    (folder / "lines").write_text("".join(lines), encoding="utf-8")
+    config = FastTextConfig(dim=8, epochs=30, buckets=1000, shortest_part=0, longest_part=0)
+    trainer.train(str(folder / "lines"), config, str(folder / "model.bin"))
+    return str(folder / "model.bin")
+
+
+def test_curate_scores_by_classifiers_of_ones_own_and_removes_by_their_thresholds(tmp_path: Path) -> None:
+    texts = {f"{v}-{r}": sample(v, r) for v in ("pt-BR", "pt-PT") for r in ("news", "legal", "howto")}
+    one_line = {name: " ".join(text.split()) for name, text in texts.items()}
+    label = {name: "__label__keep" if name.endswith("news") else "__label__drop" for name in texts}
+    uri = quality_model(tmp_path, [f"{label[name]} {text}\n" for name, text in one_line.items()] * 20)
+    masked = one_line["pt-BR-news"] + " Escreva para fulano@exemplo.com.br."
+    documents: list[object] = [{"id": name, "text": text} for name, text in {**one_line, "masked": masked}.items()]
+    documents.append({"id": "spanish", "text": sample("es", "news")})
+    own = fasttext.load_model(uri)
+
+    def curated_with(name: str, *classifiers: ClassifierConfig) -> dict[str, dict[str, object]]:
+        (tmp_path / name).mkdir()
+        done = curated(tmp_path / name, documents, classifiers=classifiers)
+        assert done.counters["documents_in"] == len(documents) == len(everything(done))
+        (counts,) = [entry["documents"] for entry in done.summary["funnel"] if entry["step"] == "classifiers"]
+        assert counts == len(rows(done, "documents"))
+        return {str(row["id"]): row for row in everything(done)}
+
+    plain = curated_with("plain", ClassifierConfig(name="news", model_uri=uri))
+    assert {name: row.get("stage") for name, row in plain.items() if row.get("stage")} == {"spanish": "language"}
+    assert plain["spanish"]["classifier_news"] is None
+    for name, row in plain.items():
+        if name != "spanish":
+            said, chances = own.predict(str(row["text"]).replace("\n", " "), k=-1)
+            expected = min(1.0, dict(zip(said, chances, strict=True))["__label__keep"])
+            assert row["classifier_news"] == pytest.approx(expected, abs=1e-5)
+    assert "<EMAIL>" in str(plain["masked"]["text"]), "and it is this text that was scored"
+    config = ClassifierConfig(name="news", model_uri=uri, at_least=0.5)
+    other = ClassifierConfig(name="other", model_uri=uri, label="drop", at_most=0.999)
+    found = curated_with("removed", config, other)
+    for name, row in found.items():
+        score = plain[name]["classifier_news"]
+        assert row["classifier_news"] == score
+        if score is not None:
+            is_low = float(str(score)) < 0.5
+            assert (row.get("stage"), row.get("reason")) == (
+                ("classifiers", "news_too_low") if is_low else (None, None)
+            )
+            assert row["classifier_other"] == pytest.approx(1 - float(str(score)), abs=1e-4)
+    low = next(row for row in found.values() if row.get("reason") == "news_too_low")
+    assert low["detail"] == f"keep {low['classifier_news']:.3f} is below 0.5"
+    assert {name for name, row in found.items() if row.get("stage") is None} >= {"pt-BR-news", "pt-PT-news", "masked"}
+
+
+def test_curate_takes_a_classifier_for_what_it_holds_and_none_for_what_it_was(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "x"}\n')
+    inputs = (str(tmp_path / "in.jsonl"),)
+    first, copy = tmp_path / "a.bin", tmp_path / "b.bin"
+    first.write_bytes(b"model")
+    copy.write_bytes(b"model")
+
+    def fingerprint(*classifiers: ClassifierConfig) -> str:
+        return curate_stages("run", CurateConfig(inputs=inputs, classifiers=classifiers))[-1].fingerprint
+
+    sha256 = hashlib.sha256(b"model").hexdigest()
+    base = fingerprint(ClassifierConfig(name="a", model_uri=str(first)))
+    assert fingerprint(ClassifierConfig(name="a", model_uri=str(copy))) == base
+    assert fingerprint(ClassifierConfig(name="a", model_uri="s3://elsewhere/a", model_sha256=sha256)) == base
+    assert fingerprint(ClassifierConfig(name="b", model_uri=str(first))) != base
+    assert fingerprint(ClassifierConfig(name="a", model_uri=str(first), at_least=0.5)) != base
+    copy.write_bytes(b"another")
+    assert fingerprint(ClassifierConfig(name="a", model_uri=str(copy))) != base
+    (stage,) = curate_stages("run", CurateConfig(inputs=inputs))
+    assert "classifiers" not in stage.config, "directories of runs before there were classifiers stay valid"
+    with pytest.raises(ConfigError, match="name = 'a': expected another name"):
+        CurateConfig(classifiers=(ClassifierConfig(name="a", model_uri="x"),) * 2)
