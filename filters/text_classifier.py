@@ -118,10 +118,13 @@ class TextClassifier:
 def probabilities(model: FastTextModel, text: pa.Array, label: int) -> npt.NDArray[np.float32]:
     """The probability of a label (its place in ``model.labels``) for each text; 0 for a text without words."""
     found = model.predict(text, len(model.labels))
-    scores = np.where(found.labels == label, found.scores, np.float32(0)).sum(axis=1, dtype=np.float32)
+    scores: npt.NDArray[np.float32] = np.zeros(len(text), np.float32)
+    rows, places = np.nonzero(found.labels == label)
+    scores[rows] = found.scores[rows, places]
     scores[blank(text)] = 0
     # fastText adds 1e-5 to every probability, so that sure ones come out above 1.
-    return np.minimum(scores, np.float32(1))
+    np.minimum(scores, np.float32(1), out=scores)
+    return scores
 
 
 def decide(score: float, config: ClassifierConfig) -> tuple[str, str] | None:
