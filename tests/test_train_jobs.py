@@ -1,8 +1,10 @@
 """The jobs that train: models that know held-out texts, the same bytes from the same texts, reports that add up."""
 
+import collections
 import hashlib
 import itertools
 import json
+import random
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +13,7 @@ from typing import Any
 
 import fasttext
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import train_classifier
@@ -20,10 +23,11 @@ from caravela.config import ConfigError
 from caravela.errors import UserError
 from caravela.manifest import Manifest
 from caravela.stages import Shard, ShardOutput, Stage
+from filters.curate import CurateConfig, curate_stages
 from filters.language import LanguageConfig, LanguageIdentifier
 from filters.text_classifier import ClassifierConfig, TextClassifier
 from filters.training.stages import (
-    BalancedSplitConfig,
+    BalancedPiecesConfig,
     ClassifierTrainingConfig,
     LanguageIdConfig,
     classifier_stage,
@@ -109,6 +113,60 @@ def test_pages_need_nothing_but_themselves_and_show_every_label(trained: Manifes
         assert f'<th scope="row">{name}</th>' in html
 
 
+GLOTLID = {"pt": "por_Latn", "gl": "glg_Latn", "es": "spa_Latn", "ca": "cat_Latn", "it": "ita_Latn", "fr": "fra_Latn"}
+
+
+def made_up_language(number: int) -> list[dict[str, str]]:
+    """Sentences of a language that is not, under a label of three letters and a script."""
+    chance = random.Random(number)
+    letters = [chr(0x430 + place) for place in chance.sample(range(32), 8)]
+    words = ["".join(chance.choices(letters, k=chance.randrange(2, 8))) for _ in range(30)]
+    label = f"q{chr(97 + number // 26)}{chr(97 + number % 26)}_Cyrl"
+    return [{"text": " ".join(chance.choices(words, k=9)), "language": label} for _ in range(30)]
+
+
+@pytest.fixture(scope="module")
+def glotlid(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """A model with GlotLID's kind of labels, and many of them."""
+    folder = tmp_path_factory.mktemp("glotlid")
+    rows = [{**row, "language": GLOTLID[row["language"]]} for row in labelled(tuple(GLOTLID), 120)]
+    rows += [row for number in range(60) for row in made_up_language(number)]
+    model = FastTextConfig(epochs=15, buckets=20_000, longest_part=4)
+    inputs = (write(folder / "texts.jsonl", rows),)
+    config = LanguageIdConfig(inputs=inputs, fields=FIELDS, model=model, label="por_Latn")
+    return finish(language_id_stage(str(folder / "root"), config))
+
+
+def test_curation_with_a_model_of_glotlids_labels_keeps_portuguese_and_the_runners_up(
+    glotlid: Manifest, tmp_path: Path
+) -> None:
+    """Nothing but the model is set: pt stands for por_Latn, and 0.799 is its threshold."""
+    assert len(report(glotlid)["per_label"]) == 66
+    texts = {name: [" ".join(sentences(name)[i : i + 4]) for i in range(120, 144, 4)] for name in ("pt", "gl", "es")}
+    texts["short"] = [" ".join(text.split()[:2]) for text in sentences("pt")[120:160]]
+    rows = [{"id": f"{name}{i}", "text": text} for name, some in texts.items() for i, text in enumerate(some)]
+    table: dict[str, Any] = {key: glotlid.summary[key] for key in ("model_uri", "model_sha256")}
+    settings = {"inputs": [write(tmp_path / "in.jsonl", rows)], "language": table}
+    (stage,) = curate_stages(str(tmp_path / "root"), config.build(CurateConfig, settings, "run.toml"))
+    done = finish(stage)
+    uris = [*done.uris("documents"), *done.uris("removed")]
+    found = [row for uri in uris for row in pq.read_table(uri).to_pylist()]
+    assert len(found) == len(rows)
+    own = fasttext.load_model(table["model_uri"])
+    reasons: dict[str, list[str | None]] = collections.defaultdict(list)
+    for row in found:
+        names, scores = own.predict(row["text"], k=3)
+        runners_up = {name.removeprefix("__label__"): score for name, score in zip(names, scores, strict=True)}
+        assert json.loads(row["metadata"])["languages"] == pytest.approx(runners_up, abs=1e-4)
+        assert row["language"] in (*GLOTLID.values(), *(label for label in runners_up))
+        is_kept = row["language"] == "por_Latn" and row["language_score"] >= 0.799
+        assert (row.get("stage") != "language") == is_kept
+        reasons[row["id"].rstrip("0123456789")].append(row["reason"] if row.get("stage") == "language" else None)
+    assert reasons["pt"].count(None) >= 5
+    assert set(reasons["gl"]) == set(reasons["es"]) == {"other_language"}
+    assert {None, "unsure"} <= set(reasons["short"])
+
+
 def classifier(root: Path, **settings: Any) -> Manifest:
     settings = {"fields": FIELDS, "model": SMALL, **settings}
     return finish(classifier_stage(str(root), ClassifierTrainingConfig(**settings)))
@@ -167,7 +225,7 @@ def curated(root: Path) -> Manifest:
             removed.add({"id": f"l{i}", "text": text, "stage": "language", "reason": "other_language"})
         return {"documents_in": 120, "documents_kept": 40, "removed.quality.x": 40, "removed.language.y": 40}
 
-    settings = {"personal_data": {}}
+    settings: dict[str, Any] = {"personal_data": {}}
     shards = [Shard(index=0, name="all", spec={})]
     return finish(
         Stage(
@@ -232,9 +290,9 @@ def test_classifier_config_mistakes_name_the_field(settings: Any, message: str) 
 def test_section_that_sets_one_thing_keeps_the_other_defaults_of_a_classifier() -> None:
     table = {"root": "x", "classifier": {"split": {"seed": 2}, "model": {"dim": 4}}}
     found = config.build(train_classifier.ClassifierJob, table, "test").classifier
-    assert found.split == BalancedSplitConfig(seed=2)
+    assert found.split == BalancedPiecesConfig(seed=2)
     assert found.split.balance
-    assert (found.model.dim, found.model.word_ngrams, found.model.longest_part) == (4, 2, 0)
+    assert (found.model.dim, found.model.epochs, found.model.longest_part, found.split.piece_words) == (4, 5, 4, 100)
 
 
 def test_shipped_configs_of_training_load() -> None:
