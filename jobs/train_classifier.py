@@ -10,6 +10,8 @@ from caravela.config import ConfigError
 from caravela.manifest import Manifest
 from filters.training.stages import ClassifierTrainingConfig, classifier_stage
 
+SHOWN = ("precision", "recall", "dropped", "kept")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierJob:
@@ -42,7 +44,7 @@ def _epilogue(config: ClassifierJob, manifests: Mapping[str, Manifest]) -> str:
     found = done.summary
     lines = [f"average precision {found['average_precision']:.4f}, ROC AUC {found['roc_auc']:.4f}"]
     for name, row in found["thresholds"].items():
-        figures = ", ".join(f"{key} {row[key]:.3f}" for key in ("precision", "recall", "kept") if row[key] is not None)
+        figures = ", ".join(f"{key} {row[key]:.3f}" for key in SHOWN if row[key] is not None)
         lines.append(f"{name}: at_least = {row['threshold']:.4f} gives {figures}")
     lines.append(f"see {storage.join(done.uri, 'report.html')}\n")
     lines += ["[[curate.classifiers]]", 'name = "quality"', f'model_uri = "{found["model_uri"]}"']

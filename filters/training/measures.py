@@ -110,7 +110,7 @@ def chosen_thresholds(curve: Curve, targets: Sequence[float]) -> dict[str, float
 
 
 def at_threshold(scores: Scores, positive: Flags, threshold: float) -> dict[str, Any]:
-    """What comes of keeping every text whose score is not below the threshold."""
+    """What comes of keeping every text whose score is not below the threshold; ``dropped`` is of the negative texts."""
     kept = scores >= threshold
     right = int((kept & positive).sum())
     precision, recall = ratio(right, kept.sum()), ratio(right, positive.sum())
@@ -120,6 +120,7 @@ def at_threshold(scores: Scores, positive: Flags, threshold: float) -> dict[str,
         "precision": precision,
         "recall": recall,
         "f1": ratio(2 * right, kept.sum() + positive.sum()),
+        "dropped": ratio((~kept & ~positive).sum(), (~positive).sum()),
     }
 
 

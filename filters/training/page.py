@@ -13,6 +13,10 @@ from caravela.reporting.parts import Column, Tile, section, table, tiles
 
 MOST_COLUMNS = 12
 MOST_PAIRS = 30
+SAME_SOURCES = (
+    "On the test part, which was drawn from the same inputs as what the model learned from. "
+    "On sources that it has not seen, expect less."
+)
 
 
 def language_id_page(figures: Mapping[str, Any]) -> str:
@@ -46,13 +50,16 @@ def classifier_page(figures: Mapping[str, Any]) -> str:
         _threshold_curve(figures["by_threshold"], "By the least score that is asked"),
     ]
     rows = [
-        (name, number(row["threshold"], 4), percent(row["precision"]), percent(row["recall"]), percent(row["kept"]))
+        (name, f"{row['threshold']:.4f}", *(percent(row[key]) for key in ("precision", "recall", "dropped", "kept")))
         for name, row in figures["thresholds"].items()
     ]
-    columns = [Column("Aim", "text"), *map(Column, ("Threshold", "Precision", "Recall", "Kept of all"))]
+    columns = [
+        Column("Aim", "text"),
+        *map(Column, ("Threshold", "Precision", "Recall", "Others dropped", "Kept of all")),
+    ]
     lead = "Each threshold was chosen on the validation part; what it brings is measured on the test part."
     sections = [
-        section("curves", "Precision and recall", "On the test part.", charts.stacked(curves)),
+        section("curves", "Precision and recall", SAME_SOURCES, charts.stacked(curves)),
         section("thresholds", "Thresholds", lead, table(columns, rows, "Thresholds")),
         section("length", "By length", "Right side of 0.5, test part.", _length_table(figures["by_length"])),
     ]

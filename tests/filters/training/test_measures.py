@@ -90,7 +90,9 @@ def test_threshold_keeps_equal_scores_and_nothing_has_no_precision() -> None:
         "precision": 1.0,
         "recall": 1.0,
         "f1": 1.0,
+        "dropped": 1.0,
     }
+    assert measures.at_threshold(scores, ~positive, 0.5)["dropped"] == 0
     assert measures.at_threshold(scores, positive, 0.8)["precision"] is None
     rows = measures.by_threshold(scores, positive)
     assert [rows[0]["threshold"], rows[50]["threshold"], rows[100]["threshold"]] == [0, 0.5, 1]
