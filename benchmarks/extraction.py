@@ -21,11 +21,10 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import get_args, get_type_hints
 
-from caravela.data.extract_process import PageExtractor
-
 from caravela import storage
 from caravela.data import extract, readers
 from caravela.data.extract import ExtractConfig, Extraction, Page
+from caravela.data.extract_process import PageExtractor
 from caravela.progress import table
 
 EXTRACTORS, MODES = (get_args(get_type_hints(ExtractConfig)[name]) for name in ("extractor", "mode"))
@@ -171,11 +170,9 @@ def speed(raws: Iterable[readers.RawDocument], ways: Sequence[ExtractConfig], ro
 
 
 def cpu_seconds(extractor: PageExtractor) -> float:
-    """Of this process and of all those that the extractor has started."""
+    """Of this process and, by Linux's clock of another process, of all those that the extractor has started."""
     buried = resource.getrusage(resource.RUSAGE_CHILDREN)
-    running = (
-        time.clock_gettime((~extractor.process_id << 3) | 2) if extractor.process_id else 0.0
-    )  # Linux's clock of it
+    running = time.clock_gettime((~extractor.process_id << 3) | 2) if extractor.process_id else 0.0
     return time.process_time() + buried.ru_utime + buried.ru_stime + running
 
 

@@ -174,10 +174,10 @@ def _is_string(kind: pa.DataType) -> bool:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Python values; what has none (a string that is not UTF-8, a time in nanoseconds) as it can be written."""
+    """Python values; what has none (a string that is not UTF-8, a day beyond the year 9999) as it can be written."""
     try:
         return list(column.to_pylist())
-    except ValueError:
+    except (ValueError, OverflowError):
         return [_value(scalar) for scalar in column]
 
 
@@ -188,5 +188,8 @@ def _value(scalar: pa.Scalar) -> Any:
         if _is_string(scalar.type):
             return scalar.as_buffer().to_pybytes().decode("utf-8", "replace")
         return repr(scalar.type)
-    except ValueError:
-        return str(scalar.cast(pa.string()).as_py())
+    except (ValueError, OverflowError):
+        try:
+            return str(scalar.cast(pa.string()).as_py())
+        except pa.ArrowNotImplementedError:  # a time within a list or a struct
+            return repr(scalar.type)

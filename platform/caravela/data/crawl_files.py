@@ -13,6 +13,8 @@ from caravela.data import charset, warc
 from caravela.data.raw import FieldNames, RawDocument
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
+WITH_DOCUMENT = ("response", "resource", "conversion", "revisit")
+WITHOUT_DOCUMENT = ("warcinfo", "request", "metadata", "continuation")
 UNTOLD_TYPES = ("", "application/octet-stream", "text/plain", "unknown")
 
 
@@ -28,7 +30,7 @@ def read_warc(spec: Mapping[str, Any], names: FieldNames) -> Iterator[RawDocumen
 
 def from_record(record: warc.WarcRecord, row_id: str, source: str) -> RawDocument | None:
     """A WARC record as a document; None for records that hold none (request, metadata, warcinfo)."""
-    if record.type not in ("response", "resource", "conversion", "revisit") and not record.problem:
+    if record.type in WITHOUT_DOCUMENT and not record.problem:
         return None
     known: dict[str, Any] = {
         "id": record.headers.get("warc-record-id", "") or row_id,
@@ -38,6 +40,8 @@ def from_record(record: warc.WarcRecord, row_id: str, source: str) -> RawDocumen
     }
     if record.problem:
         return RawDocument(**known, problem=record.problem, detail=row_id)
+    if record.type not in WITH_DOCUMENT:
+        return RawDocument(**known, problem="bad_header", detail=f"WARC-Type: {record.type[:100]}")
     if record.type == "revisit":
         return RawDocument(**known, problem="revisit")
     if record.type == "conversion":

@@ -62,15 +62,26 @@ def _listed(uri: str, prefix: str) -> list[str]:
     try:
         data = storage.read_bytes(uri)
         if uri.lower().endswith(".gz"):
-            inflater = zlib.decompressobj(wbits=31)
-            data = inflater.decompress(data, MAX_LISTING_BYTES)
-            if not inflater.eof:
-                raise UserError(f"{uri}: cut short, or of more than {MAX_LISTING_BYTES >> 20} MB")
+            data = _gunzipped_listing(data, uri)
         lines = [line.strip() for line in data.decode("utf-8").splitlines()]
     except (zlib.error, UnicodeDecodeError, gzip.BadGzipFile) as error:
         raise UserError(f"{storage.shown(uri)}: not a listing, one path a line: {error}") from error
+    if odd := next((line for line in lines if not line.isprintable()), ""):
+        raise UserError(f"{storage.shown(uri)}: not a listing, one path a line: {odd[:80]!r}")
     base = storage.absolute(prefix)
     return [line if "://" in line else storage.join(base, line) for line in lines if line]
+
+
+def _gunzipped_listing(data: bytes, uri: str) -> bytes:
+    """All members of a gzip file, which may be several listings put together."""
+    parts: list[bytes] = []
+    while data:
+        inflater = zlib.decompressobj(wbits=31)
+        parts.append(inflater.decompress(data, MAX_LISTING_BYTES - sum(map(len, parts)) + 1))
+        if not inflater.eof:
+            raise UserError(f"{storage.shown(uri)}: cut short, or of more than {MAX_LISTING_BYTES >> 20} MB")
+        data = inflater.unused_data.lstrip(b"\0")
+    return b"".join(parts)
 
 
 def format_of(uri: str) -> str:
@@ -108,5 +119,8 @@ def _fingerprint(uri: str) -> Input:
 
 def in_parallel(call: Callable[[str], Value], uris: Iterable[str], threads: int = PARALLEL_LOOKUPS) -> list[Value]:
     """Results in the order of ``uris``; the calls wait for storage, not for the processor."""
+    uris = list(uris)
+    if len(uris) < 2:
+        return [call(uri) for uri in uris]
     with ThreadPoolExecutor(threads, thread_name_prefix="inputs") as pool:
         return list(pool.map(call, uris))
