@@ -5,8 +5,9 @@
 Each file is JSONL (.gz or .zst too) or Parquet with a column of texts. Ours are the compiled batches that curation
 runs; theirs are GopherRepetitionFilter, FineWebQualityFilter and GopherQualityFilter of the installed datatrove with
 FineWeb-2's limits for por_Latn, called one after the other as its pipeline does and also each on its own, so that a
-document which the first drops tells of the others as well. datatrove splits each document into words once: it
-remembers the last ones. Where it divides by zero (no words), only ours decides, and that is counted.
+document which the first drops tells of the others as well; and C4QualityFilter with C4's own limits, whose resulting
+text is compared too. datatrove splits each document into words once: it remembers the last ones. Where it divides by
+zero (no words), only ours decides, and that is counted.
 
 What differs is cut down to a small text and printed. ``--state`` keeps what is done, chunk by chunk, so that a run can
 go on where it was ended; ``--part 0/2`` does every second chunk. Prints a table; exits with 1 if anything differs.
@@ -28,11 +29,14 @@ from datatrove.data import Document
 from quality_speed import read
 
 from caravela.progress import table
+from filters import c4
+from filters.c4 import C4Config
 from filters.quality import QualityConfig, decide
 from filters.quality_batch import measure_batch
 from filters.word_table import WordTable
 from filters.words import WordSplitter
 from tests.filters.hard_cases import hard_cases, large_cases
+from tests.filters.test_c4 import datatrove_filter as datatrove_c4
 from tests.filters.test_quality import datatrove_filters
 
 CHUNK = 100
@@ -44,7 +48,9 @@ ALONE = {
     )
     for name in FILTERS
 }
+C4 = C4Config()
 NOT_DECIDED = "divides by zero"
+OTHER_TEXT = "c4.kept, with another text"
 
 
 def main() -> int:
@@ -99,16 +105,20 @@ class Comparison:
     """Holds both sides, which are dear to make."""
 
     def __init__(self) -> None:
-        self.table = WordTable(WordSplitter())
+        self.splitter = WordSplitter()
+        self.table = WordTable(self.splitter)
         self.filters = datatrove_filters(CONFIG)
+        self.c4 = datatrove_c4(C4)
 
     def __call__(self, texts: list[str]) -> dict[str, Any]:
         ours, counts, differing = self.ours(texts), Counter[str](), []
         for text, our in zip(texts, ours, strict=True):
             their = self.theirs(text)
+            our["c4"], their["c4"] = self.by_c4(text)
             counts["documents"] += 1
             counts["characters"] += len(text)
             counts[f"reason {their['all'] or 'kept'}"] += 1
+            counts[f"reason {their['c4'] or 'c4.kept'}"] += 1
             for name, reason in their.items():
                 if reason == NOT_DECIDED:
                     counts[f"{NOT_DECIDED} {name}"] += 1
@@ -117,7 +127,18 @@ class Comparison:
                     differing.append({"filter": name, "ours": our[name], "theirs": reason, "text": small})
         return {"counts": counts, "differing": differing}
 
+    def by_c4(self, text: str) -> tuple[str | None, str | None]:
+        """Our reason and datatrove's; None for a text to keep."""
+        outcome, document = c4.apply(text, self.splitter, C4), Document(text=text, id="")
+        result = self.c4.filter(document)
+        ours = f"c4.{outcome.reason}" if outcome.reason else None
+        theirs = None if result is True else f"c4.{result[1]}"
+        return ours, OTHER_TEXT if ours is theirs is None and outcome.text != document.text else theirs
+
     def differs(self, text: str, name: str) -> bool:
+        if name == "c4":
+            ours, theirs = self.by_c4(text)
+            return ours != theirs
         their = self.theirs(text)[name]
         return their not in (NOT_DECIDED, self.ours([text])[0][name])
 
@@ -181,7 +202,7 @@ def report(done: list[dict[str, Any]]) -> int:
     differing = [each for chunk in done for each in chunk["differing"]]
     for each in differing[:50]:
         print(f"{each['filter']}: ours {each['ours']}, theirs {each['theirs']}: {each['text'][:300]!r}")
-    print(f"{len(differing)} of {total['documents']:,} documents times four differ")
+    print(f"{len(differing)} of {total['documents']:,} documents times five differ")
     return 1 if differing else 0
 
 

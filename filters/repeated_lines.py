@@ -44,6 +44,7 @@ from caravela import storage
 from caravela.config import ConfigError
 from caravela.data import extract, readers
 from caravela.data.extract import ExtractConfig
+from caravela.data.extract_process import PageExtractor
 from caravela.manifest import Input
 from caravela.stages import Shard, ShardOutput, Stage, finished
 from filters.urls import parts_of
@@ -92,13 +93,20 @@ PageReader = Callable[[Mapping[str, Any]], Iterable[Page]]
 
 def pages_by_extraction(spec: Mapping[str, Any], *, names: readers.FieldNames, config: ExtractConfig) -> Iterator[Page]:
     """The pages of a shard planned by ``readers.plan_shards``, read and extracted as curation does."""
-    for raw in readers.read(spec, names):
-        if raw.problem:
-            continue
-        if raw.html is None:
-            yield Page(raw.url, extract.clean(raw.text or ""))
-        elif text := extract.extract(raw.html, raw.header_charset, config).text:
-            yield Page(raw.url, text)
+    with PageExtractor(config) as extractor:
+        for raw in readers.read_columns(spec, names):
+            documents = [document for document in raw.documents() if not document.problem]
+            texts = extracted(documents, extractor)
+            yield from (Page(document.url, text) for document, text in zip(documents, texts, strict=True) if text)
+
+
+def extracted(documents: Sequence[readers.RawDocument], extractor: PageExtractor) -> list[str]:
+    """The text of each; empty for a page that has none."""
+    pages = [
+        extract.Page(each.html, each.header_charset, each.url, each.date) for each in documents if each.html is not None
+    ]
+    texts = iter(page.text for page in extractor.extract_many(pages))
+    return [extract.clean(each.text or "") if each.html is None else next(texts) for each in documents]
 
 
 def pages_of_table(spec: Mapping[str, Any]) -> Iterator[Page]:
@@ -121,7 +129,7 @@ def site_lines_stage(
     own = {"min_pages": config.min_pages, "max_characters": config.max_characters, "partitions": config.partitions}
     return Stage(
         name="site_lines",
-        version=1,
+        version=2,
         root=root,
         config={**own, "pages": dict(settings)},
         inputs=inputs,

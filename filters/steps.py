@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caravela.data import extract
-from caravela.data.extract import ExtractConfig
+from caravela.data.extract import ExtractConfig, Page
+from caravela.data.extract_process import PageExtractor
 from caravela.manifest import Input
 from filters import c4, datatrove_blocks, decontamination, language, personal_data, text_classifier, words
 from filters.batch import Batch, Places
@@ -90,12 +90,20 @@ class Url(Step):
 
 
 class Extract(Step):
-    """HTML to its main text; text to text without mojibake and control characters."""
+    """HTML to its main text; text to text without mojibake and control characters.
+
+    What a page says of itself becomes its title, and ``published``, ``site`` and ``declared_language`` of its metadata;
+    its date stays the one on which it was fetched, of which there is one for every page.
+
+    A page that the parser does not survive (``timeout``, ``crashed``, ``out_of_memory``) is removed under that reason,
+    and not counted as damaged input: browsers show most of them. That the parser works at all is seen when its process
+    starts.
+    """
 
     name = "extract"
 
     def __init__(self, config: ExtractConfig) -> None:
-        self.config = config
+        self.extractor = PageExtractor(config)
 
     def __call__(self, batch: Batch, places: Places) -> None:
         html = batch.raw.html
@@ -117,14 +125,23 @@ class Extract(Step):
     def _extract(self, batch: Batch, places: Sequence[int]) -> None:
         assert batch.raw.html is not None
         assert batch.raw.header_charset is not None
-        pages = [
-            extract.extract(batch.raw.html[place] or b"", batch.raw.header_charset[place], self.config)
-            for place in places
-        ]
+        urls, dates = (batch.strings(name, np.array(places, np.int64)) for name in ("url", "date"))
+        pages = self.extractor.extract_many(
+            [
+                Page(batch.raw.html[place] or b"", batch.raw.header_charset[place], url, date)
+                for place, url, date in zip(places, urls, dates, strict=True)
+            ]
+        )
         batch.set_texts(places, [page.text for page in pages])
         batch.set("title", places, [page.title for page in pages])
         for place, page in zip(places, pages, strict=True):
-            batch.metadata[place]["encoding"] = page.encoding
+            known = {
+                "encoding": page.encoding,
+                "published": page.date,
+                "site": page.site,
+                "declared_language": page.declared_language,
+            }
+            batch.metadata[place].update({name: value for name, value in known.items() if value})
             if page.reason:
                 batch.remove(place, self.name, page.reason)
 
@@ -303,6 +320,9 @@ class PersonalData(Step):
     def __call__(self, batch: Batch, places: Places) -> None:
         titles = {place: title for place, title in zip(places, batch.strings("title", places), strict=True) if title}
         batch.set("title", [*titles], [personal_data.mask(title, self.config).text for title in titles.values()])
+        for place in places.tolist():
+            if site := batch.metadata[place].get("site"):
+                batch.metadata[place]["site"] = personal_data.mask(str(site), self.config).text
         text = batch.texts(places)
         found = may_hold_personal_data(text, self.config)
         changed: dict[int, str] = {}

@@ -123,7 +123,7 @@ def mutated() -> list[Page]:
     return pages
 
 
-@pytest.mark.parametrize(("extractor", "count"), [("trafilatura", 250), ("resiliparse", 500)])
+@pytest.mark.parametrize(("extractor", "count"), [("trafilatura", 120), ("resiliparse", 300)])
 def test_damaged_pages_give_the_same_with_a_process_as_without(mutated: list[Page], extractor: str, count: int) -> None:
     config = ExtractConfig(extractor=extractor)  # type: ignore[arg-type]
     with PageExtractor(config) as process:
@@ -139,7 +139,7 @@ def test_page_over_the_time_limit_is_ended_and_the_next_is_fine(extractor: str) 
     unlimited = ExtractConfig(extractor=extractor, time_limit_seconds=0)  # type: ignore[arg-type]
     # resiliparse's time grows with the square of the depth, in one call of compiled code.
     nested = Page(b"<div>" * 8000 + PARAGRAPHS[0].encode())
-    long = page(1, paragraphs=4000) if extractor == "trafilatura" else nested
+    long = page(1, paragraphs=10_000) if extractor == "trafilatura" else nested
     here([page(0)], unlimited)
     clock = time.process_time()
     here([long], unlimited)

@@ -157,6 +157,13 @@ class _Buffer:
                 self.stop = None
         return content, problem
 
+    def loss_ahead(self) -> str:
+        """The problem of the break that comes next, if bytes were lost there: it is told of the record before."""
+        if self.bytes or self.stop is None or self.stop is END or self.stop is MEMBER:
+            return ""
+        problem, self.stop = self.stop.problem, None
+        return problem
+
     def take(self, count: int) -> bytes:
         with memoryview(self.bytes) as view:
             taken = bytes(view[:count])
@@ -195,7 +202,7 @@ def _one_record(source: _Buffer, max_content_bytes: int) -> WarcRecord:
         return WarcRecord(headers=headers, content=source.take(at), problem="wrong_length")
     content = source.take(missing)
     source.skip_to_record()
-    return WarcRecord(headers=headers, content=content, problem="wrong_length")
+    return WarcRecord(headers=headers, content=content, problem=source.loss_ahead() or "wrong_length")
 
 
 def _pass_over(source: _Buffer, missing: int) -> str:
