@@ -217,7 +217,10 @@ def inside_a_member(rng: random.Random, source: Source, change: Callable[[bytes]
     if not source.name.endswith(".gz"):
         return change(source.data)
     if not source.starts:
-        return gzipped(change(gzip.decompress(source.data))) if source.data[:2] == b"\x1f\x8b" else source.data
+        try:
+            return gzipped(change(gzip.decompress(source.data)))
+        except (OSError, EOFError, zlib.error):  # a real file that is damaged already
+            return change(source.data)
     i = rng.randrange(len(source.starts))
     begin, end = source.starts[i], (*source.starts, len(source.data))[i + 1]
     return source.data[:begin] + gzipped(change(gzip.decompress(source.data[begin:end]))) + source.data[end:]

@@ -172,12 +172,12 @@ def _without_tags(page: bytes) -> str:
 
 
 def _texts_and_pages(found: Sequence[Source]) -> tuple[list[str], list[bytes]]:
-    """Texts for tables, and some pages of each file, none twice."""
+    """Texts for tables, and a page of each file, none twice."""
     texts: dict[str, None] = {}
     pages: dict[bytes, None] = {}
     for source in found:
         if readers.format_of(source.name) == "warc":
             read = documents(source.name, source.data)
             texts |= dict.fromkeys(text[:3000] for d in read if (text := d.text or _without_tags(d.html or b"")))
-            pages |= dict.fromkeys([d.html for d in read if d.html and len(d.html) < 300_000][:5])
+            pages |= dict.fromkeys([d.html for d in read if d.html and len(d.html) < 300_000][:1])
     return list(texts), list(pages)

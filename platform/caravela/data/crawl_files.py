@@ -41,7 +41,7 @@ def from_record(record: warc.WarcRecord, row_id: str, source: str) -> RawDocumen
     if record.problem:
         return RawDocument(**known, problem=record.problem, detail=row_id)
     if record.type not in WITH_DOCUMENT:
-        return RawDocument(**known, problem="bad_header", detail=f"WARC-Type: {record.type[:100]}")
+        return RawDocument(**known, problem="unknown_type", detail=f"WARC-Type: {record.type[:100]}")
     if record.type == "revisit":
         return RawDocument(**known, problem="revisit")
     if record.type == "conversion":

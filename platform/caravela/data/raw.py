@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+UNWANTED = ("", "http_status", "not_html", "empty_body", "revisit", "unknown_type")
+"""Problems of a record that is whole, and of no use."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FieldNames:
@@ -44,4 +47,4 @@ class RawDocument:
     @property
     def broken(self) -> bool:
         """Whether the input is damaged, rather than not of the kind that is wanted."""
-        return self.problem not in ("", "http_status", "not_html", "empty_body", "revisit")
+        return self.problem not in UNWANTED

@@ -5,6 +5,7 @@ REASONS = {
     "truncated": "the file ends inside the record",
     "bad_header": "the record does not begin as one should",
     "wrong_length": "the record does not end where it says that it does",
+    "unknown_type": "a kind of record that the format does not have",
     "bad_http_header": "the server's answer does not begin as one should",
     "bad_content_encoding": "the body cannot be decompressed",
     "broken_file": "the file cannot be read to its end",
