@@ -115,6 +115,13 @@ def test_damage_to_one_gzip_stream_keeps_every_record_before_it() -> None:
     assert problems[0] in ("corrupt", "wrong_length")
 
 
+def test_damage_that_makes_a_record_longer_is_told_once_as_damage() -> None:
+    """More bytes than the record's header tells of, in a member whose checksum is wrong."""
+    longer = gzip.compress(record(PAGES[2], length=b"100"))[:-8] + bytes(8)
+    parts = [gzip.compress(record(PAGES[0])), longer, gzip.compress(record(PAGES[1]))]
+    assert read("a.warc.gz", b"".join(parts)) == (PAGES[:2], ["corrupt"])
+
+
 @pytest.mark.parametrize("at", [4, 30, -1])
 def test_damage_to_a_zstandard_frame_loses_that_record_only(at: int) -> None:
     frames = [zstandard.ZstdCompressor(write_checksum=True).compress(record(page)) for page in PAGES]
