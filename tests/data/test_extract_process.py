@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from caravela.data.extract import ExtractConfig, Extraction, Page, extract
@@ -183,9 +184,32 @@ def test_process_that_is_killed_changes_no_result() -> None:
         os.kill(process.process_id, signal.SIGKILL)  # between two batches
         assert process.extract_many(pages[:2]) == here(pages[:2], LIMITED)
         assert process.started == 2
-        with each_process_meets(process, signal.SIGKILL, times=1):
+        with each_process_meets(process, signal.SIGKILL, times=3):
             assert process.extract_many(pages) == here(pages, LIMITED)
-        assert process.started == 3
+        assert process.started == 5
+
+
+def test_process_that_is_killed_while_it_starts_changes_no_result() -> None:
+    with PageExtractor(LIMITED) as process:
+        found: list[Extraction] = []
+        thread = threading.Thread(target=lambda: found.extend(process.extract_many([page(0)])))
+        thread.start()
+        while not (children := psutil.Process().children()):
+            time.sleep(0.001)
+        children[0].kill()  # it takes a second to start
+        thread.join()
+        assert found == here([page(0)], LIMITED)
+        assert process.started == 2
+
+
+def test_process_that_is_killed_again_and_again_is_an_error_and_no_property_of_the_page() -> None:
+    with PageExtractor(LIMITED) as process:
+        process.extract_many([page(0)])
+        with (
+            each_process_meets(process, signal.SIGKILL, times=99),
+            pytest.raises(RuntimeError, match="was killed 6 times"),
+        ):
+            process.extract_many([page(2, paragraphs=20_000)])
 
 
 def test_page_that_ends_a_fresh_process_too_is_set_aside() -> None:

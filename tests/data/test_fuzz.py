@@ -122,6 +122,16 @@ def test_damage_that_makes_a_record_longer_is_told_once_as_damage() -> None:
     assert read("a.warc.gz", b"".join(parts)) == (PAGES[:2], ["corrupt"])
 
 
+def test_member_that_damage_leaves_without_an_end_costs_no_other() -> None:
+    """A stored block whose length is a lie takes the members behind it for its own content."""
+    parts = [gzip.compress(record(page), compresslevel=0) for page in PAGES]
+    size = len(record(PAGES[2]))
+    assert parts[2][11:15] == size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
+    lie = 40_000
+    parts[2] = parts[2][:11] + lie.to_bytes(2, "little") + (lie ^ 0xFFFF).to_bytes(2, "little") + parts[2][15:]
+    assert read("a.warc.gz", b"".join(parts)) == (PAGES, ["corrupt"])
+
+
 @pytest.mark.parametrize("at", [4, 30, -1])
 def test_damage_to_a_zstandard_frame_loses_that_record_only(at: int) -> None:
     frames = [zstandard.ZstdCompressor(write_checksum=True).compress(record(page)) for page in PAGES]

@@ -194,7 +194,7 @@ def test_csv_bad_row_is_set_aside_and_the_next_are_read(tmp_path: Path, middle: 
 def test_csv_row_without_end_costs_its_first_line_and_bounded_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "MAX_LINE_BYTES", 10_000)
+    monkeypatch.setattr(tables, "MAX_CSV_ROW", 10_000)
     rows = b"".join(b"bom %d,x\n" % i for i in range(3000))
     (tmp_path / "a.csv").write_bytes(b'text,nota\n"nunca fecha,x\n' + rows + b"y" * 50_000 + b",x\nfim,x\n")
     found = read_all(tmp_path / "a.csv", 1 << 20)

@@ -1,6 +1,6 @@
-"""Curation whose workers are killed at random moments ends with the same bytes as one that nobody disturbs."""
+"""Curation whose workers and their processes are killed at random moments ends with the bytes of an undisturbed one."""
 
-import os
+import contextlib
 import random
 import signal
 import threading
@@ -21,9 +21,9 @@ from filters.curate import CurateConfig, curate_stages
 from tests.road_without_ray import finish
 
 CLUSTER = ClusterConfig(num_cpus=2, dashboard=False)
-NUM_SHARDS = 5
+NUM_SHARDS = 4
 RECORDS = 40
-KILLS = 2
+KILLS = 4
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def digests(done: Manifest) -> dict[str, str]:
 
 
 class Killer(threading.Thread):
-    """Ends a worker of this test's own Ray at a random moment after it has begun, and again."""
+    """Ends a worker of this test's own Ray at a random moment after it has begun, then a process that extracts, ..."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(daemon=True)
@@ -66,27 +66,33 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         while len(self.killed) < KILLS and not self.over.is_set():
-            workers = [pid for pid in working() if pid not in self.killed]
-            if not workers:
+            find = extracting if len(self.killed) % 2 else working
+            if not find():
                 time.sleep(0.02)
                 continue
             self.over.wait(self.rng.uniform(0.0, 0.8))
-            if not self.over.is_set():
-                os.kill(self.rng.choice(workers), signal.SIGKILL)
-                self.killed += workers
+            victims = [process for process in find() if process.pid not in self.killed]
+            if victims and not self.over.is_set():
+                victim = self.rng.choice(victims)
+                with contextlib.suppress(psutil.NoSuchProcess):  # it was done
+                    victim.send_signal(signal.SIGKILL)
+                    self.killed.append(victim.pid)
 
 
-def working() -> list[int]:
+def working() -> list[psutil.Process]:
     """Processes below this one that do a shard just now: Ray writes what they do into their name."""
-    found = []
+    return [p for p, name in below_this() if name.startswith("ray::") and "MapWorker" in name and ".submit" in name]
+
+
+def extracting() -> list[psutil.Process]:
+    """Processes below this one that extract pages."""
+    return [process for process, name in below_this() if "extract_process" in name]
+
+
+def below_this() -> Iterator[tuple[psutil.Process, str]]:
     for process in psutil.Process().children(recursive=True):
-        try:
-            name = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if name.startswith("ray::") and "MapWorker" in name and ".submit" in name:
-            found.append(process.pid)
-    return found
+        with contextlib.suppress(psutil.Error):
+            yield process, " ".join(process.cmdline())
 
 
 @pytest.mark.ray

@@ -11,9 +11,10 @@ What a page's fate depends on, so that it is the same on every run:
   two looks ``WALL_FACTOR`` times the limit apart, is ended by the clock on the wall.
 * Libraries swallow the error of memory that ran out and give no text, or half of it. So a page with which the process
   came near its limit of memory is one that took too much, whatever came out.
-* What ends the process otherwise (a fault of the parser, memory that ran out, somebody's signal) may be the doing of
-  pages before or of the machine. So the page is tried once more as the first of a fresh process, and set aside if that
-  ends too.
+* What ends the process otherwise (a fault of the parser, memory that ran out) may be the doing of pages before. So the
+  page is tried once more as the first of a fresh process, and set aside if that ends too.
+* SIGKILL and SIGTERM come from outside, such as from a machine that is short of memory, and say nothing of the page: it
+  is tried again, and after ``MOST_KILLS`` of them the shard ends with an error.
 
 The process does not outlive its parent: it is told by signal when the parent's end of a pipe closes, however the
 parent ended, and reads the end of its input besides. Price: about 0.1 ms a page, and a second per worker to start.
@@ -48,10 +49,11 @@ READ_BYTES = 1 << 20
 # The process's own files: what it says when it dies. More would be a library gone mad.
 FILE_BYTES = 1 << 20
 OUT_OF_MEMORY = 3
+MOST_KILLS = 5
 # Shares of the limit of memory above which it ran short: a page without text may have failed over one large piece.
 MOST_WITH_TEXT, MOST_WITHOUT_TEXT = 0.9, 0.5
 RUST_OUT_OF_MEMORY = b"memory allocation of"
-READY = "ready"
+READY, KILLED = "ready", "killed"
 WARM_UP = b"<html><body><article><h1>Aviso</h1><p>A feira de livros abre hoje no largo da igreja.</p></article>"
 
 
@@ -97,17 +99,24 @@ class PageExtractor:
 
     def _by_process(self, pages: Sequence[Page]) -> list[Extraction]:
         done: list[Extraction] = []
+        kills, before = 0, 0
         while len(done) < len(pages):
-            if self._process is None:
-                self._process = _Process(self.config)
-                self.started += 1
-            process = self._process
             try:
-                for extraction in process.extract(pages[len(done) :]):
+                if self._process is None:
+                    self.started += 1
+                    self._process = _Process(self.config)
+                for extraction in self._process.extract(pages[len(done) :]):
                     done.append(extraction)
             except _Ended as ended:
+                is_first = self._process is not None and self._process.answered == 0
                 self.close()
-                if ended.final or process.answered == 0:
+                if ended.reason == KILLED:
+                    kills, before = kills + 1 if len(done) == before else 1, len(done)
+                    if kills > MOST_KILLS:
+                        raise RuntimeError(
+                            f"the process that extracts pages was killed {kills} times over a page"
+                        ) from None
+                elif ended.final or is_first:
                     done.append(Extraction(reason=ended.reason))
             except BaseException:
                 self.close()  # answers are on their way that belong to no later page
@@ -159,6 +168,8 @@ class _Process:
         except _Ended as ended:
             said = self._last_words().decode("utf-8", errors="replace").strip()
             self.end()
+            if ended.reason == KILLED:
+                raise
             raise RuntimeError(f"the process that extracts pages did not start ({ended.reason}): {said}") from None
         assert ready == READY, f"expected {READY!r}, got {ready!r}"
 
@@ -231,6 +242,8 @@ class _Process:
             status = self.popen.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             return _Ended("crashed")
+        if status in (-signal.SIGKILL, -signal.SIGTERM):
+            return _Ended(KILLED)
         if status == -signal.SIGPROF:
             return _Ended("timeout", final=True)
         if status == OUT_OF_MEMORY or (status == -signal.SIGABRT and RUST_OUT_OF_MEMORY in self._last_words()):

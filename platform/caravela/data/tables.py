@@ -7,8 +7,8 @@ and the others become metadata. Out: a document for every row, or a problem in i
 CSV is as RFC 4180 has it: quotes around fields, doubled within, line breaks inside them. Where a row is not well formed
 (a quote that is never closed would swallow all that follows) its first line alone is set aside, and reading goes on at
 the second. A ``.csv`` may be divided by semicolons, as spreadsheets write it where the comma is the decimal sign. Lines
-that are not UTF-8 are read as Windows-1252. Memory: one row, at most ``MAX_LINE_BYTES``; of Parquet, a row group's
-columns as they are read. Parquet can be had as columns too (``read_parquet_columns``).
+that are not UTF-8 are read as Windows-1252. Memory: one row, at most ``MAX_LINE_BYTES`` of JSONL and ``MAX_CSV_ROW`` of
+CSV; of Parquet, a row group's columns as they are read. Parquet can be had as columns too (``read_parquet_columns``).
 """
 
 import csv
@@ -28,11 +28,13 @@ from caravela.data.raw import FieldNames, RawDocument
 from caravela.errors import UserError
 
 MAX_LINE_BYTES = 64 << 20
+MAX_CSV_ROW = 32 << 20
+"""Bytes of a line and characters of a row; Python's parser takes up to eight bytes for each."""
 PARQUET_BATCH_ROWS = 1024
 PARQUET_BATCH_BYTES = 4 << 20
 DELIMITERS = {".csv": ",;", ".tsv": "\t"}
 
-csv.field_size_limit(MAX_LINE_BYTES)  # the library's own limit is 128 KiB, less than many a document
+csv.field_size_limit(MAX_CSV_ROW)  # the library's own limit is 128 KiB, less than many a document
 
 
 def read_jsonl(spec: Mapping[str, Any], names: FieldNames) -> Iterator[RawDocument]:
@@ -126,19 +128,19 @@ class _Lines:
         line = self.back.pop() if self.back else self._read()
         self.taken.append(line)
         self.size += len(line)
-        if self.size > MAX_LINE_BYTES:
-            raise csv.Error(f"a row of more than {MAX_LINE_BYTES} characters")
+        if self.size > MAX_CSV_ROW:
+            raise csv.Error(f"a row of more than {MAX_CSV_ROW} characters")
         return line
 
     def _read(self) -> str:
-        data = self.stream.readline(MAX_LINE_BYTES)
+        data = self.stream.readline(MAX_CSV_ROW)
         if not data:
             raise StopIteration
-        if len(data) == MAX_LINE_BYTES and not data.endswith(b"\n"):
-            while (more := self.stream.readline(MAX_LINE_BYTES)) and not more.endswith(b"\n"):
+        if len(data) == MAX_CSV_ROW and not data.endswith(b"\n"):
+            while (more := self.stream.readline(MAX_CSV_ROW)) and not more.endswith(b"\n"):
                 pass
             self.taken.append("")
-            raise csv.Error(f"a line of more than {MAX_LINE_BYTES} bytes")
+            raise csv.Error(f"a line of more than {MAX_CSV_ROW} bytes")
         return charset.decode(data)[0]
 
     def begin_row(self) -> None:

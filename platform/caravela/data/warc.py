@@ -83,7 +83,7 @@ def read_records(stream: IO[bytes], max_content_bytes: int = MAX_CONTENT_BYTES) 
             return
         elif not source.bytes.startswith(RECORD_START):
             source.skip_to_record()
-            yield WarcRecord(problem="bad_header")
+            yield WarcRecord(problem=source.loss_ahead() or "bad_header")
         else:
             yield _one_record(source, max_content_bytes)
 
@@ -321,8 +321,8 @@ def _gunzipped(source: _Compressed) -> Iterator[bytes | _Gap]:
         while not member.eof:
             if not source.fill():
                 yield from _opened(opening, opened)
-                yield _Gap("truncated")
-                return
+                yield _at_the_end(source, GZIP_MAGIC)
+                break
             before_call = member.copy()
             try:
                 out = member.decompress(source.data, READ_BYTES)
@@ -346,6 +346,12 @@ def _gunzipped(source: _Compressed) -> Iterator[bytes | _Gap]:
                 source.begin(member.unused_data)
             else:
                 source.use(member.unconsumed_tail)
+
+
+def _at_the_end(source: _Compressed, magic: bytes) -> _Gap:
+    """What became of a member that has no end: a damaged one may have swallowed others, which are read next."""
+    source.seek(magic)
+    return _Gap("corrupt" if source.data else "truncated")
 
 
 def _opened(out: bytes, opened: bool) -> Iterator[bytes | _Gap]:
@@ -381,8 +387,8 @@ def _unzstandard(source: _Compressed) -> Iterator[bytes | _Gap]:
         frame, opened = zstandard.ZstdDecompressor(dict_data=dictionary).decompressobj(), False
         while not frame.eof:
             if not source.fill():
-                yield _Gap("truncated")
-                return
+                yield _at_the_end(source, ZSTD_MAGIC)
+                break
             # A few bytes may stand for 128 KiB, and there is no other way to bound what one call gives.
             piece = source.data[:ZSTD_PIECE_BYTES]
             try:
