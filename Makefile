@@ -5,8 +5,8 @@ BIN = $(VENV)/bin
 ROOT ?= runs/demo
 INSTALLED = $(VENV)/.installed
 UV_VERSION = 0.13.9
-# tests/conftest.py says what may run side by side.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest
+SIDE_BY_SIDE = -n 2 --dist loadfile
 # uv unpacks the lock file faster than pip; it is told of the wheels and the index that pip knows.
 UV_INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL}" \
   $(BIN)/uv pip install -q --python $(BIN)/python
@@ -39,11 +39,12 @@ demo-s3: models ## the same road with everything in object storage, on an S3 ser
 	@$(BIN)/python jobs/with_local_s3.py -- $(BIN)/python jobs/pipeline.py \
 	  --config jobs/configs/demo.toml --set root=s3://caravela/demo
 
-test: models ## every test, two files at a time
-	@$(PYTEST)
+test: models ## every test: two files at a time, then, one by one, those that start Ray, which take both cores
+	@$(PYTEST) $(SIDE_BY_SIDE) -m "not ray"
+	@$(PYTEST) -m ray
 
 test-fast: models ## tests that start no Ray, server or training
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) $(SIDE_BY_SIDE) -m "not slow"
 
 lint: $(INSTALLED) ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

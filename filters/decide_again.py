@@ -140,6 +140,8 @@ def _obstacle(settings: Mapping[str, Any]) -> str:
         return "curate.blocks may rewrite texts behind quality"
     if settings["decontamination"]["enabled"]:
         return "curate.decontamination looks at texts before personal data is replaced in them"
+    if settings.get("classifiers"):
+        return "curate.classifiers score only what passes quality"
     return ""
 
 

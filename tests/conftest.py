@@ -25,15 +25,6 @@ def free_port() -> int:
     return port
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What xdist keeps together, the longest first: the tests that start Ray, then each file's others."""
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-    for item in items:
-        starts_ray = item.get_closest_marker("ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else item.path.name))
-
-
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """Address of a real S3 server (moto's, in its own process); the standard AWS variables name it to everyone."""

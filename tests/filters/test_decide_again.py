@@ -16,11 +16,14 @@ from filters.curate import CurateConfig, curate_stages
 from filters.datatrove_blocks import BlockConfig
 from filters.decide_again import differences, is_limit
 from filters.decontamination import DecontaminationConfig
+from filters.fasttext_model import FastTextModel
 from filters.language import LanguageConfig
 from filters.personal_data import PersonalDataConfig
 from filters.quality import FineWebQuality, GopherQuality, GopherRepetition, QualityConfig, SignalConfig
 from filters.repeated_lines import RepeatedLinesConfig
+from filters.text_classifier import ClassifierConfig
 from filters.variant import VariantConfig
+from tests.filters.fasttext_models import MODELS
 from tests.road_without_ray import finish
 
 TEXTS = Path(__file__).parents[2] / "platform" / "caravela" / "sample" / "texts"
@@ -149,6 +152,7 @@ def test_a_full_pass_is_made_where_more_than_limits_differ_and_says_so(
             "curate.blocks may rewrite texts",
         ),
         ({"decontamination": None}, "curate.decontamination looks at texts"),
+        ({"classifiers": None}, "curate.classifiers score only what passes quality"),
     ],
 )
 def test_a_full_pass_is_made_where_a_step_behind_quality_stands_in_the_way(
@@ -162,6 +166,10 @@ def test_a_full_pass_is_made_where_a_step_behind_quality_stands_in_the_way(
         )
         items = (ItemFile(uri=str(tmp_path / "prova.jsonl"), task="prova"),)
         steps = {"decontamination": DecontaminationConfig(enabled=True, items=items)}
+    if "classifiers" in steps:
+        model = MODELS["tree"].write(tmp_path / "model.bin")
+        label = FastTextModel(model).labels[0].removeprefix("__label__")
+        steps = {"classifiers": (ClassifierConfig(name="good", model_uri=model, label=label),)}
     base = CurateConfig(inputs=(str(path),), **steps)  # type: ignore[arg-type]
     curated(tmp_path / "run", base)
     config = dataclasses.replace(base, quality=QUALITIES["looser"])
