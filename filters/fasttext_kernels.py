@@ -14,7 +14,7 @@ room is looked at each time, with the same result; so a mean depends on its text
 """
 
 # To mypy an item of an array is no int; to Numba it is.
-# mypy: disable-error-code="arg-type,assignment,return-value,no-any-return"
+# mypy: disable-error-code="arg-type,assignment,return-value,no-any-return,call-arg"
 
 from typing import Any, NamedTuple
 
