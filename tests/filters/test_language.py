@@ -24,6 +24,8 @@ from caravela.config import ConfigError
 from caravela.errors import UserError
 from filters import language
 from filters.language import LanguageConfig, LanguageIdentifier, ModelFile, decide, model_path
+from filters.training import trainer
+from filters.training.trainer import FastTextConfig
 from tests.filters.fasttext_models import TinyModel
 from tests.filters.hard_texts import SAMPLE_TEXTS, hard_texts, sample_texts
 
@@ -131,7 +133,7 @@ GLOTLID_SPELLING = {"pt-BR": "por_Latn", "pt-PT": "por_Latn", "gl": "glg_Latn", 
 
 
 class Trained(NamedTuple):
-    """A model with labels as GlotLID spells them, as fastText wrote it, and texts that it has not seen."""
+    """A model with labels as GlotLID spells them, and texts that it has not seen."""
 
     path: str
     texts: dict[str, list[str]]
@@ -148,12 +150,9 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         lines += [f"__label__{label} {sentence}\n" for sentence in sentences[::2]]
         others.setdefault(label, []).extend(sentences[1::2][:60])
     (folder / "train.txt").write_text("".join(lines), encoding="utf-8")
-    settings = {"loss": "softmax", "dim": 16, "minn": 2, "maxn": 5, "bucket": 5000, "epoch": 25, "lr": 0.8}
-    # Each thread sets a tenth of the first weights, rounded down: with fewer than 11, some are what the memory held.
-    model = fasttext.train_supervised(str(folder / "train.txt"), thread=11, verbose=0, **settings)
-    if request.param == "model.ftz":
-        model.quantize(qnorm=True)
-    model.save_model(str(folder / request.param))
+    # Not by fastText, whose result is another model on every run.
+    config = FastTextConfig(epochs=25, learning_rate=0.8, buckets=5000, quantize=request.param == "model.ftz")
+    trainer.train(str(folder / "train.txt"), config, str(folder / request.param))
     return Trained(str(folder / request.param), others)
 
 
@@ -166,7 +165,9 @@ def test_model_of_glotlids_label_scheme_is_loaded_and_says_what_fasttext_says(tr
     for text, ranking in zip(texts, identifier.identify_batch(pa.array(texts)), strict=True):
         labels, scores = reference.predict(text.replace("\n", " "), k=4)
         assert [label for label, _ in ranking] == [label.removeprefix("__label__") for label in labels], text[:80]
-        assert [score for _, score in ranking] == pytest.approx(np.minimum(scores, 1), rel=0, abs=1e-5)
+        # FastText adds up the 40,000 parts of one such word in single precision, and is the less exact one there.
+        bound = 1e-4 if max(map(len, text.split())) >= 10_000 else 1e-5
+        assert [score for _, score in ranking] == pytest.approx(np.minimum(scores, 1).tolist(), rel=0, abs=bound)
 
 
 def test_default_config_keeps_portuguese_of_a_model_of_glotlids_label_scheme(trained: Trained) -> None:
