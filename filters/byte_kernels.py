@@ -1,7 +1,7 @@
 """Small kernels on UTF-8 bytes, shared by those of ``filters.word_kernels`` and ``filters.quality_kernels``.
 
 Numba compiles a file's kernels anew when that file changes, but not when a kernel called from another file does. So
-whoever changes this file or ``word_kernels`` deletes ``filters/__pycache__``.
+whoever changes this file, ``word_kernels`` or ``portuguese_kernels`` deletes ``filters/__pycache__``.
 """
 
 # To mypy an item of an array is no int; to Numba it is.
@@ -124,6 +124,15 @@ def wide_space(data: U8, i: int, end: int) -> int:
     if lead == 0xE1:
         return 3 if second == 0x9A and third == 0x80 else 0
     return 3 if lead == 0xE3 and second == 0x80 and third == 0x80 else 0
+
+
+@numba.njit(cache=True, nogil=True)
+def ends_in_ellipsis(data: U8, start: int, end: int) -> bool:
+    if end - start < 3:
+        return False
+    a, b, c = data[end - 3], data[end - 2], data[end - 1]
+    dots = a == ord(".") and b == ord(".") and c == ord(".")
+    return dots or (a == 0xE2 and b == 0x80 and c == 0xA6)
 
 
 @numba.njit(cache=True, nogil=True)

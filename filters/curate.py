@@ -91,7 +91,11 @@ class CurateConfig:
     def signals(self) -> tuple[str, ...]:
         """Columns of the tables, one for each signal that is measured."""
         contamination = [decontamination.SIGNAL] if self.decontamination.enabled else []
-        return (*quality.SIGNALS, *contamination, *(classifier.signal for classifier in self.classifiers))
+        return (
+            *quality.signals_of(self.quality),
+            *contamination,
+            *(classifier.signal for classifier in self.classifiers),
+        )
 
 
 def curate_stages(root: str, config: CurateConfig, crawl: Input | None = None) -> list[Stage]:

@@ -26,11 +26,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from caravela import manifest, schema, storage
+from caravela.config import build
 from caravela.data.columns import strings
 from caravela.errors import UserError
 from caravela.manifest import Manifest
 from caravela.stages import Shard, ShardOutput, Stage, TableWriter
-from filters.quality import SIGNALS, QualityConfig
+from filters.quality import QualityConfig, signals_of
 from filters.quality_batch import decide_on_stored
 from filters.steps import MASKED_BYTES, Quality
 from filters.variant import VariantConfig, shipped_model
@@ -72,6 +73,8 @@ def basis_of(stage: Stage) -> tuple[Manifest | None, str]:
             named = ", ".join(f"curate.{name}" for name in others[:MOST_NAMES])
             more = f" and {len(others) - MOST_NAMES} more" if len(others) > MOST_NAMES else ""
             why_not.append((len(others), f"{found.uri} differs in {named}{more}, not in quality limits alone"))
+        elif _measured(found.config) != _measured(stage.config):
+            why_not.append((0, f"{found.uri} did not measure the same signals (curate.quality.portuguese_quality)"))
         elif obstacle := _obstacle(stage.config):
             why_not.append((0, obstacle))
         elif lost := [uri for table in ("documents", "removed") for uri in found.uris(table) if uri not in listed]:
@@ -132,6 +135,10 @@ def is_limit(name: str) -> bool:
     return name.startswith("quality.") and not name.startswith(MEASURED_ANEW)
 
 
+def _measured(config: Mapping[str, Any]) -> tuple[str, ...]:
+    return signals_of(build(QualityConfig, config["quality"], "curate.quality"))
+
+
 def _obstacle(settings: Mapping[str, Any]) -> str:
     """What of the settings a table of signals cannot stand in for."""
     if settings["c4"]["enabled"]:
@@ -188,7 +195,7 @@ class DecideAgain:
         self, merged: pa.Table, kept: TableWriter, removed: TableWriter, counts: "collections.Counter[str]"
     ) -> None:
         """The rows of some documents to one of the tables each."""
-        decisions = decide_on_stored({name: _floats(merged[name]) for name in SIGNALS}, self.quality)
+        decisions = decide_on_stored({name: _floats(merged[name]) for name in signals_of(self.quality)}, self.quality)
         breaks = _mask(merged.num_rows, [*decisions])
         was_in = pc.is_null(merged["stage"]).to_numpy()
         by_quality = pc.equal(merged["stage"], Quality.name).fill_null(False).to_numpy()

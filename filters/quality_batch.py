@@ -1,7 +1,7 @@
 """Quality signals of many texts at once: the numbers of ``quality.measure``, bit for bit, at 33 MB/s instead of 2.
 
-In: an Arrow string array, a word table and the config. Out: one float64 array per name in ``quality.SIGNALS``; and from
-those, or from the float32 columns of a table, the rules that each text breaks.
+In: an Arrow string array, a word table and the config. Out: one float64 array per signal (``quality.signals_of``); and
+from those, or from the float32 columns of a table, the rules that each text breaks.
 
 The kernels count, and each ratio is one division of two integers, as in ``measure``. What they leave out goes to
 ``measure``: texts with a chunk of more than 50,000 bytes, and those in which spaCy joins tokens across a blank.
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from caravela.data.columns import utf8_buffers
+from filters import portuguese_quality
 from filters import quality_kernels as kernels
 from filters.byte_kernels import I64, U8
 from filters.quality import (
@@ -58,13 +59,16 @@ _RATIOS = {
 
 def measure_batch(text: pa.Array, table: WordTable, config: QualityConfig) -> dict[str, F64]:
     """Every signal of every text, equal to ``measure(text, table.splitter, config)``; a null counts as empty."""
-    counts, status = _counts(text, table, config)
+    counts, portuguese, status = _counts(text, table, config)
     by_name = {name: counts[:, k] for k, name in enumerate(COUNTS)}
     by_name["characters_in_lines"] = by_name["characters"] - by_name["newlines"]
     signals = {
         name: _ratios(*(by_name[part] for part in _RATIOS[name])) if name in _RATIOS else by_name[name].astype(float)
         for name in SIGNALS
     }
+    if portuguese.shape[1]:
+        ours = {name: portuguese[:, k] for k, name in enumerate(portuguese_quality.COUNTS)}
+        signals |= {name: _ratios(ours[part], ours[whole]) for name, (part, whole) in portuguese_quality.RATIOS.items()}
     for unfit in np.flatnonzero(status == UNFIT):
         for name, value in measure(text[int(unfit)].as_py(), table.splitter, config).items():
             signals[name][unfit] = value
@@ -104,10 +108,11 @@ def decide_on_stored(signals: Mapping[str, F32], config: QualityConfig) -> dict[
     return decisions
 
 
-def _counts(text: pa.Array, table: WordTable, config: QualityConfig) -> tuple[I64, U8]:
+def _counts(text: pa.Array, table: WordTable, config: QualityConfig) -> tuple[I64, I64, U8]:
     stop_words = table.prepare(config.signals.stop_words)
     data, borders = utf8_buffers(text)
     counts, status = np.zeros((len(text), len(COUNTS)), np.int64), np.zeros(len(text), np.uint8)
+    portuguese = np.zeros((len(text), len(portuguese_quality.COUNTS) if config.measures_portuguese else 0), np.int64)
     missing = np.zeros((MISSING_ROWS, 2), np.int64)
     todo, begin = np.arange(len(text)), 0
     while len(todo):
@@ -122,6 +127,7 @@ def _counts(text: pa.Array, table: WordTable, config: QualityConfig) -> tuple[I6
             stop_words,
             missing,
             counts,
+            portuguese,
             status,
         )
         spans = missing[1 : missing[0, 0] + 1]
@@ -132,7 +138,7 @@ def _counts(text: pa.Array, table: WordTable, config: QualityConfig) -> tuple[I6
             begin = stopped
         else:
             todo, begin = todo[status[todo] == UNKNOWN], 0
-    return counts, status
+    return counts, portuguese, status
 
 
 def _ratios(part: I64, whole: I64) -> F64:

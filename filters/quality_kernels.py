@@ -28,6 +28,7 @@ from filters.byte_kernels import (
     characters_in,
     code_at,
     eight_bytes,
+    ends_in_ellipsis,
     equal,
     first_equal,
     hash_of,
@@ -36,6 +37,7 @@ from filters.byte_kernels import (
     prefetch,
     wide_space,
 )
+from filters.portuguese_kernels import count_text as count_portuguese
 from filters.word_kernels import (
     DONE,
     LENGTH_BITS,
@@ -82,15 +84,6 @@ def byte_classes() -> U8:
     classes[ord(".")] = _DOT
     classes[ord("#")] = _HASH
     return classes
-
-
-@numba.njit(cache=True, nogil=True)
-def _ends_in_ellipsis(data: U8, start: int, end: int) -> bool:
-    if end - start < 3:
-        return False
-    a, b, c = data[end - 3], data[end - 2], data[end - 1]
-    dots = a == ord(".") and b == ord(".") and c == ord(".")
-    return dots or (a == 0xE2 and b == 0x80 and c == 0xA6)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -150,7 +143,7 @@ def _scan(data: U8, start: int, end: int, classes: U8, tables: Tables, work: Wor
                     and data[chunk_start + 2] == 0xA2
                 )
             line_blank = piece_blank = False
-            line_ellipsis = _ends_in_ellipsis(data, chunk_start, i)
+            line_ellipsis = ends_in_ellipsis(data, chunk_start, i)
         if i >= end:
             break
         byte = data[i]
@@ -479,6 +472,7 @@ def count_texts(
     stop_words: int,
     missing: I64,
     counts: I64,
+    portuguese: I64,
     status: U8,
 ) -> int:
     """Counts for the texts numbered ``todo[begin:]``; returns where it stopped for want of room, or ``len(todo)``.
@@ -494,6 +488,8 @@ def count_texts(
         stop_words: how many of the first tokens in the table are stop words.
         missing: out; row 0 holds the number of rows, each of the others begin and end in ``data`` of an unknown chunk.
         counts: out; a row per text, in the order of ``COUNTS``.
+        portuguese: out; a row per text, in the order of ``portuguese_quality.COUNTS``; without columns, none is
+            counted.
         status: out; DONE, UNKNOWN or UNFIT per text.
     """
     longest = 0
@@ -522,4 +518,6 @@ def count_texts(
             _count_words(tables, stop_words, work, row)
             _count_top(work, row)
             _count_repeated(work, row)
+            if portuguese.shape[1]:
+                count_portuguese(data, start, tables, work, portuguese[text])
     return np.int64(todo.shape[0])

@@ -30,7 +30,7 @@ from caravela.reporting.markup import percent
 from caravela.reporting.tables import batches
 from caravela.stages import Shard, ShardOutput, Stage, finished
 from filters.decide_again import finished_but_for_limits
-from filters.quality import RULES, SIGNALS, QualityConfig, Rule, as_stored
+from filters.quality import RULES, QualityConfig, Rule, as_stored, signals_of
 from filters.quality_batch import F32, broken_rules
 from filters.what_if_page import render
 
@@ -125,14 +125,20 @@ def collect(source: Input, quality: QualityConfig) -> dict[str, Any]:
     """All figures, as plain JSON types."""
     basis = finished(source)
     own = settings.build(QualityConfig, basis.config["quality"], basis.uri)
+    names = signals_of(own)
+    if missing := set(signals_of(quality)).difference(names):
+        raise UserError(
+            f"curate.quality: {basis.uri} holds no {sorted(missing)[0]}; run jobs/curate.py with these limits, or with "
+            "the highest ones, which drop nothing"
+        )
     limits = {"tried": quality, "finished": own}
     outcomes = {name: Outcome() for name in limits}
     everything, comes, goes = Dropped(), Dropped(), Dropped()
-    histograms = {name: np.zeros(1 << (32 - DROPPED_BITS), np.int64) for name in SIGNALS}
+    histograms = {name: np.zeros(1 << (32 - DROPPED_BITS), np.int64) for name in names}
     for part in ("documents", "removed"):
-        for batch in batches(basis, part, SIGNALS, batch_rows=BATCH_ROWS):
+        for batch in batches(basis, part, names, batch_rows=BATCH_ROWS):
             measured = batch.filter(batch["characters"].is_valid())
-            signals = {name: measured[name].to_numpy(zero_copy_only=False) for name in SIGNALS}
+            signals = {name: measured[name].to_numpy(zero_copy_only=False) for name in names}
             kept = {name: outcomes[name].add(signals, as_stored(each)) for name, each in limits.items()}
             characters = np.rint(signals["characters"]).astype(np.int64)
             everything.add(np.ones(len(characters), np.bool_), characters)
@@ -161,6 +167,7 @@ def collect(source: Input, quality: QualityConfig) -> dict[str, Any]:
                 "curve": curve(rule, histograms[rule.signal], limits) if rule.limit else [],
             }
             for place, rule in enumerate(RULES)
+            if rule.signal in names
         ],
     }
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from filters.byte_kernels import I32, I64, SHIFT, U8, U64, code_at, eight_bytes, equal, hash_of, mixed
+from filters.byte_kernels import I32, I64, SHIFT, U8, U64, code_at, eight_bytes, ends_in_ellipsis, equal, hash_of, mixed
 
-ALPHA, PUNCTUATION, TERMINAL = 1, 2, 4
+ALPHA, PUNCTUATION, TERMINAL, UPPER, SENTENCE_MARK, CLOSER, BROKEN_LEAD, BROKEN_TAIL = 1, 2, 4, 8, 16, 32, 64, 128
 """Kinds of a code point, as bits."""
 DONE, UNKNOWN, UNFIT = 0, 1, 2
 """What became of a text: measured; holds chunks that are still unknown; to be measured without these kernels."""
@@ -23,7 +23,9 @@ INLINE = 16
 LENGTH_BITS = np.uint64(20)
 LENGTH_MASK = np.uint64((1 << 20) - 1)
 JOINED = np.uint64(1 << 62)
-IS_WORD, IS_ALPHA = np.uint64(1 << 40), np.uint64(1 << 41)
+IS_WORD, IS_ALPHA, IS_FUNCTION_WORD, IS_CAPITAL = (np.uint64(1 << bit) for bit in (40, 41, 42, 43))
+LETTERS_BITS, LETTERS_MASK = np.uint64(44), np.uint64((1 << 16) - 1)
+IS_ELLIPSIS, IS_BROKEN = np.uint64(1 << 62), np.uint64(1 << 63)
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -45,12 +47,14 @@ class Tables(NamedTuple):
     pool: U8
     spans: I32
     info: U64
-    """By token id: bytes | characters << 20 | IS_WORD | IS_ALPHA."""
+    """By token id: bytes | characters << 20 | letters << 44, and in bits: whether it is a word (not punctuation alone),
+    holds a letter, is a function word (set by ``word_table``), begins with a capital, ends in an ellipsis, holds a
+    broken character."""
     used: I64
     neighbours: U64
     """Pairs of token ids, sorted, that some special case holds one after the other."""
     kinds: U8
-    """By code point: ALPHA, PUNCTUATION, TERMINAL."""
+    """By code point: the bits above."""
 
 
 @numba.njit(cache=True, nogil=True)
@@ -137,19 +141,29 @@ def intern(tables: Tables, data: U8, start: int, length: int) -> int:
     identity = tables.used[1]
     tables.used[1] += 1
     tables.tokens[slot, 3] = np.uint64(identity)
-    characters, word, alpha, i = 0, False, False, start
+    characters, letters, word, capital, broken, before, i = 0, 0, False, False, False, 0, start
     while i < start + length:
         code, step = code_at(data, i)
         kind = tables.kinds[code]
         word |= (kind & PUNCTUATION) == 0
-        alpha |= (kind & ALPHA) != 0
+        letters += (kind & ALPHA) != 0
+        if i == start:
+            capital = (kind & UPPER) != 0
+        broken |= code == 0xFFFD or ((kind & BROKEN_TAIL) != 0 and (before & BROKEN_LEAD) != 0)
+        before = kind
         characters += 1
         i += step
-    info = np.uint64(length) | (np.uint64(characters) << LENGTH_BITS)
+    info = np.uint64(length) | (np.uint64(characters) << LENGTH_BITS) | (np.uint64(letters) << LETTERS_BITS)
     if word:
         info |= IS_WORD
-    if alpha:
+    if letters:
         info |= IS_ALPHA
+    if capital:
+        info |= IS_CAPITAL
+    if broken:
+        info |= IS_BROKEN
+    if ends_in_ellipsis(data, start, start + length):
+        info |= IS_ELLIPSIS
     tables.info[identity] = info
     return identity
 

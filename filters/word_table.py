@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION
 
+from caravela.data.extract import MOJIBAKE
 from filters import word_kernels as kernels
 from filters.byte_kernels import I64, U8
+from filters.portuguese_quality import CLOSERS, FUNCTION_WORDS, SENTENCE_MARKS
 from filters.word_kernels import Tables
 from filters.words import WordSplitter
 
@@ -96,6 +98,8 @@ class WordTable:
         self.arrays = kernels.new_tables(FEWEST, self.arrays.kinds)
         kernels.add_rules(self.arrays, *_utf8(self.splitter.special_cases))
         self._ids(self.stop_words)
+        function_words = self._ids(sorted(FUNCTION_WORDS))
+        self.arrays.info[function_words] |= kernels.IS_FUNCTION_WORD
         pairs = sorted(self.splitter.neighbours)
         left, right = self._ids([a for a, _ in pairs]), self._ids([b for _, b in pairs])
         self.arrays = self.arrays._replace(neighbours=np.sort((left << np.uint64(32)) | right))
@@ -116,6 +120,11 @@ def kinds_of_characters() -> U8:
     kinds[[code for code in range(0x110000) if chr(code).isalpha()]] = kernels.ALPHA
     kinds[[ord(character) for character in PUNCTUATION_SET]] |= kernels.PUNCTUATION
     kinds[[ord(character) for character in TERMINAL_PUNCTUATION]] |= kernels.TERMINAL
+    kinds[[code for code in range(0x110000) if chr(code).isupper()]] |= kernels.UPPER
+    kinds[[ord(character) for character in SENTENCE_MARKS]] |= kernels.SENTENCE_MARK
+    kinds[[ord(character) for character in CLOSERS]] |= kernels.CLOSER
+    kinds[[code for code in range(0x80, 0x3000) if MOJIBAKE.fullmatch(chr(code) + "\x80")]] |= kernels.BROKEN_LEAD
+    kinds[[code for code in range(0x80, 0x3000) if MOJIBAKE.fullmatch("Ã" + chr(code))]] |= kernels.BROKEN_TAIL
     return kinds
 
 
