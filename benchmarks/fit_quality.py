@@ -47,7 +47,7 @@ BATCH = 512
 FOLDS = 5
 REGISTER_WORDS, FRAGMENT_WORDS = 50, 20
 AIM_REGISTERS, AIM_HARD, AIM_JUNK = 0.95, 0.75, 0.96
-MARGIN, PENALTY, PLATEAU, MOST_ROUNDS, STARTS = 0.01, 20.0, 0.0002, 6, 4
+MARGIN, PENALTY, PLATEAU, MOST_ROUNDS, STARTS = 0.01, 20.0, 0.0002, 6, 8
 AIMED = ("news", "literary", "legal", "technical", "political_speech", "parliament")
 
 CANDIDATES: Mapping[str, Sequence[float]] = {

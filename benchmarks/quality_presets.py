@@ -1,10 +1,10 @@
 """Both quality presets side by side, by register, kind of hard text and reason for junk: a table, and a plot as SVG.
 
-``python benchmarks/fit_quality.py ... --out FIGURES.json``
+``python benchmarks/fit_quality.py DOCS JUNK KEEP_HARD --out FIGURES.json``
 ``python benchmarks/quality_presets.py FIGURES.json [--plot PRESETS.svg] [--markdown TABLE.md]``
 
-The figures for ``portuguese`` are those on unseen texts: limits fitted without the group of the text; the thin mark
-stands for limits fitted without its source, or without all junk of its kind.
+In the plot ``portuguese`` stands for limits fitted without the source of the text that they are judged on; the thin
+mark for the limits as they ship, fitted on everything.
 """
 
 import argparse
@@ -40,8 +40,8 @@ def main() -> None:
     parser.add_argument("--markdown", default="", help="file for the table in Markdown")
     options = parser.parse_args()
     found = json.loads(storage.read_text(options.figures))
-    headings = ("", "kind", "texts", "fineweb2_por_latn", "portuguese", "unseen group", "unseen source or reason")
-    names = (*headings[3:5], "unseen_group", "unseen_kind")
+    headings = ("kept", "kind", "texts", "fineweb2_por_latn", "portuguese", "unseen group", "unseen source")
+    names = (*headings[3:5], "unseen_group", "unseen_source")
     rows = [
         (row["label"], row["kind"], f"{row['texts']:,}", *(f"{100 * row[name]:.1f} %" for name in names))
         for row in found["rows"]
@@ -78,9 +78,9 @@ def plot(rows: Sequence[Row], aim: Sequence[str]) -> str:
         element("circle", cx=16, cy=24, r=5, class_="old"),
         element("text", "fineweb2_por_latn", x=28, y=24),
         element("circle", cx=170, cy=24, r=5, class_="new"),
-        element("text", "portuguese, on texts of groups that its limits were not fitted on", x=182, y=24),
-        element("line", x1=580, x2=580, y1=17, y2=31, class_="apart"),
-        element("text", "without the source, or the kind of junk", x=590, y=24),
+        element("text", "portuguese, on sources that its limits were not fitted on", x=182, y=24),
+        element("line", x1=540, x2=540, y1=17, y2=31, class_="apart"),
+        element("text", "as it ships", x=550, y=24),
     ]
     width = LEFT + WIDTH + RIGHT
     paper = element("rect", width=width, height=y, class_="paper")
@@ -98,9 +98,9 @@ def x_of(share: float) -> float:
 
 def line_of(row: Row, y: float, aimed: bool) -> list[Html]:
     """Name, both shares and the number of texts."""
-    old, new, apart = (x_of(row[name]) for name in ("fineweb2_por_latn", "unseen_group", "unseen_kind"))
+    old, new, apart = (x_of(row[name]) for name in ("fineweb2_por_latn", "unseen_source", "portuguese"))
     kind = "whole" if row["kind"].startswith(("all", "registers")) else "aimed" if aimed else None
-    figures = f"{row['fineweb2_por_latn']:.0%} → {row['unseen_group']:.0%}  of {row['texts']:,}"
+    figures = f"{row['fineweb2_por_latn']:.0%} → {row['unseen_source']:.0%}  of {row['texts']:,}"
     return [
         element("text", row["kind"].replace("_", " "), x=LEFT - 12, y=y, text_anchor="end", class_=kind),
         element("line", x1=old, x2=new, y1=y, y2=y, class_="gap"),
