@@ -96,7 +96,9 @@ def main() -> None:
     parser.add_argument("docs", help="JSONL, plain or gzip")
     parser.add_argument("junk")
     parser.add_argument("keep_hard")
-    parser.add_argument("--kinds", nargs=3, default=("register", "reason", "why_hard"), help="fields of the three files")
+    parser.add_argument(
+        "--kinds", nargs=3, default=("register", "reason", "why_hard"), help="fields of the three files"
+    )
     parser.add_argument("--aim", nargs="+", default=AIMED, help="registers of which 95 %% should be kept")
     parser.add_argument("--out", default="", help="JSON file for the figures")
     parser.add_argument("--show", type=int, default=0, help="texts to print that are wrongly kept or dropped, a kind")

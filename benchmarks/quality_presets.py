@@ -16,7 +16,7 @@ from caravela import storage
 from caravela.progress import table
 from caravela.reporting.markup import Html, element, joined
 
-ROW, LEFT, WIDTH, RIGHT, TOP = 22, 250, 520, 130, 64
+ROW, LEFT, WIDTH, RIGHT, TOP = 22, 250, 520, 160, 64
 TITLES = {
     "good": "Documents: share kept (aim: 95 % of the registers in bold, in texts of 50 words or more)",
     "hard": "Good texts that crude rules drop: share kept (aim: 75 %)",
@@ -79,8 +79,8 @@ def plot(rows: Sequence[Row], aim: Sequence[str]) -> str:
         element("text", "fineweb2_por_latn", x=28, y=24),
         element("circle", cx=170, cy=24, r=5, class_="new"),
         element("text", "portuguese, on sources that its limits were not fitted on", x=182, y=24),
-        element("line", x1=540, x2=540, y1=17, y2=31, class_="apart"),
-        element("text", "as it ships", x=550, y=24),
+        element("line", x1=585, x2=585, y1=17, y2=31, class_="apart"),
+        element("text", "as it ships", x=595, y=24),
     ]
     width = LEFT + WIDTH + RIGHT
     paper = element("rect", width=width, height=y, class_="paper")
@@ -99,7 +99,7 @@ def x_of(share: float) -> float:
 def line_of(row: Row, y: float, aimed: bool) -> list[Html]:
     """Name, both shares and the number of texts."""
     old, new, apart = (x_of(row[name]) for name in ("fineweb2_por_latn", "unseen_source", "portuguese"))
-    kind = "whole" if row["kind"].startswith(("all", "registers")) else "aimed" if aimed else None
+    kind = "whole" if row["kind"] in ("all", "registers that are aimed at") else "aimed" if aimed else None
     figures = f"{row['fineweb2_por_latn']:.0%} → {row['unseen_source']:.0%}  of {row['texts']:,}"
     return [
         element("text", row["kind"].replace("_", " "), x=LEFT - 12, y=y, text_anchor="end", class_=kind),

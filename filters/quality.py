@@ -1,10 +1,10 @@
 """Quality signals of a text, and what FineWeb-2's Portuguese recipe, or one of our own, decides on them.
 
 In: a text and a word splitter (``filters.words``). Out: ``measure`` gives one number per name in
-``signals_of(config)`` (a float32 column each), defined for every text, the empty one too; ``decide`` gives the first rule that the numbers break, as
-``("<filter>.<datatrove's own reason>", detail)``, or None. Decision and reason equal those of datatrove 0.10's
-GopherRepetitionFilter, FineWebQualityFilter and GopherQualityFilter, run in this order. A ratio over nothing, where
-datatrove divides by zero (no word, and no least number of words set), is 0.
+``signals_of(config)`` (a float32 column each), defined for every text, the empty one too; ``decide`` gives the first
+rule that the numbers break, as ``("<filter>.<datatrove's own reason>", detail)``, or None. Decision and reason equal
+those of datatrove 0.10's GopherRepetitionFilter, FineWebQualityFilter and GopherQualityFilter, run in this order. A
+ratio over nothing, where datatrove divides by zero (no word, and no least number of words set), is 0.
 
 Behind them come the rules of section ``portuguese_quality``, on the signals of ``filters.portuguese_quality``; those
 are measured only where a rule has a limit (one that no text reaches, as 1.0, stores them and drops nothing). A limit
@@ -179,7 +179,7 @@ class PortugueseQuality:
     max_label_ratio: float | None = None
     """Words in lines like items of a menu, over words, at most."""
     max_fragment_ratio: float | None = None
-    """Lines that are no part of a sentence, by their words and ten for each line, over the same of all lines, at most."""
+    """Lines that are no part of a sentence, each by its words and ten more, over the same of all lines, at most."""
     min_letter_ratio: float | None = None
     """Letters over characters that are no white space, at least."""
     max_long_chunk_ratio: float | None = None

@@ -22,7 +22,7 @@ from filters.curate import CurateConfig, curate_stages
 from filters.datatrove_blocks import BlockConfig
 from filters.decontamination import DecontaminationConfig
 from filters.language import LanguageConfig
-from filters.quality import SIGNALS
+from filters.quality import SIGNALS, QualityConfig, signals_of
 from filters.repeated_lines import RepeatedLinesConfig
 from filters.text_classifier import ClassifierConfig
 from filters.training import trainer
@@ -77,6 +77,19 @@ def test_curate_gives_each_document_one_place_and_one_reason(tmp_path: Path) -> 
     assert steps == {"spanish": "language", "short": "quality", "empty": "extract", broken: "read"}
     assert all(row["reason"] for row in removed)
     assert done.counters["documents_in"] == 5 == done.counters["documents_kept"] + len(removed)
+
+
+def test_curate_with_the_portuguese_preset_stores_its_signals_and_names_its_reasons(tmp_path: Path) -> None:
+    broken = sample("pt-BR", "news").replace("ã", "\ufffd").replace("é", "\ufffd")
+    lines: list[object] = [{"id": "good", "text": sample("pt-BR", "news")}, {"id": "broken", "text": broken}]
+    preset = QualityConfig(preset="portuguese")
+    done = curated(tmp_path, lines, quality=preset)
+    kept, removed = rows(done, "documents"), rows(done, "removed")
+    assert [row["id"] for row in kept] == ["good"]
+    assert [(row["id"], row["reason"]) for row in removed] == [("broken", "portuguese_quality.broken_ratio")]
+    assert len(signals_of(preset)) == len(SIGNALS) + 8
+    for row in (*kept, *removed):
+        assert all(row[name] is not None for name in signals_of(preset))
 
 
 def test_curate_funnel_counts_what_each_step_lets_through(tmp_path: Path) -> None:
