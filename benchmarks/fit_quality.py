@@ -194,7 +194,8 @@ class Search:
 
     def dropped(self, limits: Limits) -> Mask:
         """Which texts these limits drop."""
-        return np.logical_or.reduce([self.always, *(self.breaks(place, limit) for place, limit in limits.items())])
+        broken: Mask = np.logical_or.reduce([self.always, *(self.breaks(place, c) for place, c in limits.items())])
+        return broken
 
     def score(self, kept: NDArray[np.int64], totals: NDArray[np.int64]) -> float:
         """What the search makes large: from the number kept, and of all, of each class."""
