@@ -19,7 +19,14 @@ from filters.decontamination import DecontaminationConfig
 from filters.fasttext_model import FastTextModel
 from filters.language import LanguageConfig
 from filters.personal_data import PersonalDataConfig
-from filters.quality import FineWebQuality, GopherQuality, GopherRepetition, QualityConfig, SignalConfig
+from filters.quality import (
+    FineWebQuality,
+    GopherQuality,
+    GopherRepetition,
+    PortugueseQuality,
+    QualityConfig,
+    SignalConfig,
+)
 from filters.repeated_lines import RepeatedLinesConfig
 from filters.text_classifier import ClassifierConfig
 from filters.variant import VariantConfig
@@ -117,11 +124,29 @@ def test_deciding_again_gives_the_files_of_a_fresh_pass_and_reads_no_input(
     assert kept[0] > 20
 
 
+def test_limits_of_our_own_rules_are_decided_again_on_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "in.jsonl"
+    write_documents(path)
+    base = CurateConfig(inputs=(str(path),), quality=QualityConfig(preset="portuguese"))
+    limits = PortugueseQuality(max_capital_ratio=0.05, min_function_word_ratio=0.35)
+    config = dataclasses.replace(base, quality=QualityConfig(preset="portuguese", portuguese_quality=limits))
+    fresh, first = curated(tmp_path / "fresh", config), curated(tmp_path / "run", base)
+    make_unreadable(path)
+    capsys.readouterr()
+    done = curated(tmp_path / "run", config)
+    assert "decides again" in capsys.readouterr().out
+    assert files(done) == files(fresh)
+    assert done.counters == fresh.counters
+    assert any(name.startswith("removed.quality.portuguese_quality.") for name in done.counters)
+    assert done.counters["documents_kept"] < first.counters["documents_kept"]
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
         ({"language": LanguageConfig(threshold=0.9)}, "differs in curate.language.threshold, not in quality limits"),
         ({"quality": QualityConfig(signals=SignalConfig(short_line_length=20))}, "curate.quality.signals.short_line"),
+        ({"quality": QualityConfig(preset="portuguese")}, "did not measure the same signals"),
         (
             {"variant": VariantConfig(enabled=False), "personal_data": PersonalDataConfig(enabled=False)},
             "differs in curate.personal_data.enabled, curate.variant.enabled, not",

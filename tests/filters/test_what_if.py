@@ -1,5 +1,6 @@
 """What other limits would drop, beside every document decided one by one."""
 
+import dataclasses
 import json
 import random
 from collections import Counter
@@ -77,7 +78,9 @@ def test_what_if_counts_what_deciding_each_document_counts(
     every = stored_signals(curated[1])
     decisions = [decide(signals, config) for signals in every]
     firsts = Counter(decision[0] for decision in decisions if decision)
-    which = [{place for place in range(len(RULES)) if broken(signals, place, config)} for signals in every]
+    measured = [place for place, rule in enumerate(RULES) if rule.signal in SIGNALS]
+    which = [{place for place in measured if broken(signals, place, config)} for signals in every]
+    assert [rule["signal"] for rule in figures["rules"]] == [RULES[place].signal for place in measured]
     assert figures["documents"] == len(every) == 150
     assert figures["kept"][name]["documents"] == decisions.count(None)
     assert figures["kept"][name]["characters"] == sum(
@@ -88,6 +91,17 @@ def test_what_if_counts_what_deciding_each_document_counts(
         assert rule["alone"][name]["documents"] == sum(place in each for each in which), rule["rule"]
         assert rule["only"][name]["documents"] == sum(each == {place} for each in which), rule["rule"]
     assert len(firsts) > 3
+
+
+def test_what_if_refuses_rules_whose_signals_were_not_measured(
+    curated: tuple[CurateConfig, Manifest],
+) -> None:
+    config, done = curated
+    root = done.uri.partition("/curate/")[0]
+    quality = QualityConfig(preset="portuguese")
+    stage = what_if_stage(curate_stages(root, dataclasses.replace(config, quality=quality))[-1], quality)
+    with pytest.raises(UserError, match=r"holds no \w+_ratio; run jobs/curate\.py"):
+        finish(stage)
 
 
 def test_what_if_says_how_many_come_and_go(curated: tuple[CurateConfig, Manifest], made: Manifest) -> None:
