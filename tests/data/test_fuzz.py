@@ -41,6 +41,7 @@ def read(name: str, data: bytes) -> tuple[list[bytes], list[str]]:
     return [d.html for d in found if d.html is not None], [d.problem for d in found if d.problem]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_damaged_files_neither_crash_nor_hang_nor_lose_documents_in_silence(tmp_path: Path) -> None:
     build_crawl(str(tmp_path), 1)

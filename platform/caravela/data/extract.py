@@ -4,8 +4,8 @@ In: a page's bytes and what is known of it (``Page``). Out: ``Extraction``: text
 or the reason why there is no text. Here it takes as long as it takes, in the process that calls;
 ``caravela.data.extract_process`` does the same work within limits of time and memory.
 
-Two extractors find the main text. trafilatura keeps menus out best, at about 100 pages/s on one core, the dearest part
-of curation; resiliparse is ten times as fast and lets more of them through.
+Two extractors find the main text. trafilatura gives text for more pages, at about 50 pages/s on one core, the dearest
+part of curation; resiliparse is three times as fast (``benchmarks/extraction.py``).
 """
 
 import re
@@ -38,13 +38,13 @@ class ExtractConfig:
     """How HTML becomes text."""
 
     extractor: Literal["trafilatura", "resiliparse"] = "trafilatura"
-    """What finds the main text: trafilatura is the more exact, resiliparse ten times as fast."""
+    """What finds the main text: trafilatura loses fewer pages, resiliparse is three times as fast."""
     mode: Literal["precision", "balanced", "recall"] = "precision"
     """The trade between leaving menus out and keeping all of the article; with resiliparse recall is the whole page."""
     max_html_bytes: int = 8 << 20
     """Larger pages are set aside: nothing of that size is prose, and parsing costs 50 times the bytes in memory."""
     time_limit_seconds: float = 10.0
-    """CPU seconds that a page may take before it is set aside: a thousand times the median, so that a slow machine
+    """CPU seconds that a page may take before it is set aside: hundreds of times the median, so that a slow machine
     decides nothing; and if one page in 100,000 is stuck, that costs one hundredth. 0: no limits, no process of its
     own."""
     memory_limit_mb: int = 2048

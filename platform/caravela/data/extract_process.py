@@ -17,7 +17,7 @@ What a page's fate depends on, so that it is the same on every run:
   is tried again, and after ``MOST_KILLS`` of them the shard ends with an error.
 
 The process does not outlive its parent: it is told by signal when the parent's end of a pipe closes, however the
-parent ended, and reads the end of its input besides. Price: about 0.1 ms a page, and a second per worker to start.
+parent ended, and reads the end of its input besides. Price: about 0.3 ms a page, and a second per worker to start.
 """
 
 import contextlib
