@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.byte_kernels import I32, I64, U8, U64, eight_bytes, equal, prefetch
+from filters.fasttext_memo import LONGEST_KEPT, MET_AGAIN, NOT_KEPT, PLACE, Memo, is_full
 from filters.word_kernels import INLINE, home_of, key_of
 
 F32 = npt.NDArray[np.float32]
@@ -33,11 +34,7 @@ Total = npt.NDArray[Any]
 WORD, LABEL = 0, 1
 """Kinds of a dictionary's entry."""
 CENTROIDS = 256
-LONGEST_KEPT = 255
-"""Bytes of the longest chunk that the memo keeps."""
 
-_NOT_KEPT = (1 << 30) - 1
-_MET_AGAIN, _PLACE = np.uint64(1 << 63), np.uint64((1 << 39) - 1)
 _COUNTED, _IGNORED, _END = np.uint64(0), np.uint64(1), np.uint64(2)
 """Kinds of a chunk: a word; a label, which counts for nothing; what ends the line."""
 _OFFSET, _PRIME, _LOW = np.uint64(2166136261), np.uint64(16777619), np.uint64(0xFFFFFFFF)
@@ -72,20 +69,6 @@ class Network(NamedTuple):
     bucket: int
     shortest: int
     longest: int
-
-
-class Memo(NamedTuple):
-    """What is known of chunks."""
-
-    slots: U64
-    pool: U8
-    """Bytes of the chunks with more than 16."""
-    ids: I32
-    """Numbers of input rows, chunk after chunk; empty in a memo of sums."""
-    sums: F32
-    """(chunks + 1, dim); the last is for a chunk that is not kept. No rows in a memo of ids."""
-    used: I64
-    """Chunks, bytes of ``pool``, numbers in ``ids``."""
 
 
 @numba.njit(cache=True, nogil=True)
@@ -305,7 +288,7 @@ def _learned(
     place, in_pool = memo.used[1], length if length > INLINE else 0
     room = 2 * memo.used[0] < memo.slots.shape[0] and place + in_pool <= memo.pool.shape[0] and count < 1 << 16
     room = room and (memo.used[2] + count <= memo.ids.shape[0] if in_ids else memo.used[0] < last)
-    index = np.int64(_NOT_KEPT)
+    index = np.int64(NOT_KEPT)
     if room:
         index = memo.used[2] if in_ids else memo.used[0]
     value = np.uint64(index) | (kind << np.uint64(30)) | (hashed << np.uint64(32))
@@ -338,7 +321,7 @@ def _slot_of(slots: U64, pool: U8, data: U8, start: int, length: int, first: np.
             slots[slot, 0] == first
             and slots[slot, 1] == second
             and (meta & np.uint64(255)) == np.uint64(length)
-            and (length <= INLINE or equal(data, start, pool, np.int64((meta >> np.uint64(24)) & _PLACE), length))
+            and (length <= INLINE or equal(data, start, pool, np.int64((meta >> np.uint64(24)) & PLACE), length))
         ):
             return slot
         slot = (slot + 1) & (slots.shape[0] - 1)
@@ -362,16 +345,6 @@ def _add_runs(network: Network, hashes: I32, words: int, total: Total) -> int:
                 _add_row(network, row, total)
                 count += 1
     return count
-
-
-@numba.njit(cache=True, nogil=True)
-def is_full(memo: Memo) -> bool:
-    """Whether the next text should find more room: three quarters of what a part of the memo can take are taken."""
-    return bool(
-        8 * memo.used[0] >= 3 * memo.slots.shape[0]
-        or 4 * memo.used[1] >= 3 * memo.pool.shape[0]
-        or (memo.ids.shape[0] > 0 and 4 * memo.used[2] >= 3 * memo.ids.shape[0])
-    )
 
 
 @numba.njit(cache=True, nogil=True)
@@ -424,7 +397,7 @@ def mean_rows(
     slots, sums, dim, in_ids = memo.slots, memo.sums, network.dim, memo.sums.shape[0] == 0
     of_chunk, word, hashes = np.empty(dim), np.empty(LONGEST_KEPT + 2, np.uint8), np.empty(0, np.int32)
     ids = np.empty(1 + (LONGEST_KEPT + 2) * min(max(network.longest, 1), LONGEST_KEPT + 2), np.int32)
-    in_runs, low = network.word_n_grams > 1, np.uint64(_NOT_KEPT)
+    in_runs, low = network.word_n_grams > 1, np.uint64(NOT_KEPT)
     chunks, waiting = np.empty((1 << 12, 4), np.uint64), np.empty(1 << 12, np.int64)
     for k in range(begin, borders.shape[0] - 1):
         if is_full(memo):
@@ -448,8 +421,8 @@ def mean_rows(
                 meta = slots[slot, 2]
                 if meta != 0:
                     value, found = slots[slot, 3], np.int64((meta >> np.uint64(8)) & np.uint64(0xFFFF))
-                    if (meta & _MET_AGAIN) == 0:
-                        slots[slot, 2] = meta | _MET_AGAIN
+                    if (meta & MET_AGAIN) == 0:
+                        slots[slot, 2] = meta | MET_AGAIN
                 else:
                     value, found = _learned(
                         network, memo, slot, data, start, length, first, second, word, ids, of_chunk
@@ -457,11 +430,11 @@ def mean_rows(
                 kind, hashed = (value >> np.uint64(30)) & np.uint64(3), value >> np.uint64(32)
                 index = np.int64(value & low)
                 if in_ids:
-                    if index == _NOT_KEPT:
+                    if index == NOT_KEPT:
                         _add_rows(network, ids, 0, found, total)
                     else:
                         _add_rows(network, memo.ids, index, index + found, total)
-                elif index == _NOT_KEPT:
+                elif index == NOT_KEPT:
                     _add_sums(sums, waiting, waits, total)
                     waiting[0] = sums.shape[0] - 1
                     _add_sums(sums, waiting, 1, total)
@@ -492,56 +465,3 @@ def mean_rows(
             for d in range(dim):
                 means[k, d] = total[d] / max(count, 1)
     return np.int64(borders.shape[0] - 1)
-
-
-@numba.njit(cache=True, nogil=True)
-def _free_slot(slots: U64, first: np.uint64, second: np.uint64, meta: np.uint64) -> int:
-    slot = home_of(first, second, meta & np.uint64(255), slots.shape[0])
-    while slots[slot, 2] != 0:
-        slot = (slot + 1) & (slots.shape[0] - 1)
-    return slot
-
-
-@numba.njit(cache=True, nogil=True)
-def rehash(old: U64, new: U64) -> None:
-    """Puts every slot of one memo into a larger one."""
-    for i in range(old.shape[0]):
-        if old[i, 2] != 0:
-            slot = _free_slot(new, old[i, 0], old[i, 1], old[i, 2])
-            for j in range(4):
-                new[slot, j] = old[i, j]
-
-
-@numba.njit(cache=True, nogil=True)
-def keep_what_was_met_again(old: Memo, new: Memo) -> bool:
-    """Puts what has been of use into an empty memo of the same size; False if that would leave too little room."""
-    for i in range(old.slots.shape[0]):
-        meta, value = old.slots[i, 2], old.slots[i, 3]
-        if (meta & _MET_AGAIN) == 0:
-            continue
-        if 4 * new.used[0] > new.slots.shape[0] or 2 * new.used[1] > new.pool.shape[0] - LONGEST_KEPT:
-            return False
-        length, rows = np.int64(meta & np.uint64(255)), np.int64((meta >> np.uint64(8)) & np.uint64(0xFFFF))
-        at, place = np.int64((meta >> np.uint64(24)) & _PLACE), new.used[1]
-        if length > INLINE:
-            for j in range(length):
-                new.pool[place + j] = old.pool[at + j]
-            new.used[1] += length
-        index = np.int64(value & np.uint64(_NOT_KEPT))
-        if new.sums.shape[0] == 0:
-            if 2 * (new.used[2] + rows) > new.ids.shape[0]:
-                return False
-            for j in range(rows):
-                new.ids[new.used[2] + j] = old.ids[index + j]
-            index = new.used[2]
-            new.used[2] += rows
-        else:
-            for d in range(new.sums.shape[1]):
-                new.sums[new.used[0], d] = old.sums[index, d]
-            index = new.used[0]
-        new.used[0] += 1
-        meta = (meta & np.uint64(0xFFFFFF)) | (np.uint64(place) << np.uint64(24))
-        slot = _free_slot(new.slots, old.slots[i, 0], old.slots[i, 1], meta)
-        new.slots[slot, 0], new.slots[slot, 1], new.slots[slot, 2] = old.slots[i, 0], old.slots[i, 1], meta
-        new.slots[slot, 3] = (value & ~np.uint64(_NOT_KEPT)) | np.uint64(index)
-    return True

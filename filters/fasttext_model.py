@@ -24,7 +24,7 @@ import pyarrow as pa
 from caravela.data.columns import utf8_buffers
 from caravela.errors import UserError
 from filters import fasttext_kernels as kernels
-from filters import fasttext_scores
+from filters import fasttext_memo, fasttext_scores
 from filters.byte_kernels import I32, I64, U8
 from filters.fasttext_file import (
     COPY_BELOW,
@@ -37,7 +37,8 @@ from filters.fasttext_file import (
     frozen,
     read_model,
 )
-from filters.fasttext_kernels import F32, Memo, Network
+from filters.fasttext_kernels import F32, Network
+from filters.fasttext_memo import Memo
 from filters.word_kernels import new_slots
 
 MEMORY_BYTES = 256 << 20
@@ -144,11 +145,11 @@ class FastTextModel:
         old, slots = self._memo, 2 * len(self._memo.slots)
         if slots > self._most_slots:
             self._memo = self._new_memo(len(old.slots))
-            if not kernels.keep_what_was_met_again(old, self._memo):
+            if not fasttext_memo.keep_what_was_met_again(old, self._memo):
                 self._memo = self._new_memo(FEWEST_SLOTS)
             return
         self._memo = self._new_memo(slots)
-        kernels.rehash(old.slots, self._memo.slots)
+        fasttext_memo.rehash(old.slots, self._memo.slots)
         chunks, pooled, ids = old.used
         self._memo.pool[:pooled] = old.pool[:pooled]
         if self._in_ids:

@@ -136,13 +136,12 @@ def test_every_request_of_the_jobs_fits_a_node(launched: dict[str, Any], path: P
     for name, stage in road(settings).items():
         if stage.in_driver:
             continue
-        if stage.execute is None:
+        if name != "pretrain":
             asked = {"CPU": stage.num_cpus, **({"memory": stage.memory_bytes} if stage.memory_bytes else {})}
             nodes = nodes_for(launched, [asked])
         else:
-            assert name == "pretrain"
             nodes = nodes_for(launched, [worker_resources(settings.train)] * settings.train.num_workers)
-        allowed = GPU_TYPES if stage.execute is not None and settings.train.use_gpu else CPU_TYPES
+        allowed = GPU_TYPES if name == "pretrain" and settings.train.use_gpu else CPU_TYPES
         assert nodes, name
         assert set(nodes) <= allowed, f"{path.name}: {name} would start {dict(nodes)}"
 
