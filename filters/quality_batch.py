@@ -1,4 +1,4 @@
-"""Quality signals of many texts at once: the numbers of ``quality.measure``, bit for bit, at 33 MB/s instead of 2.
+"""Quality signals of many texts at once: the numbers of ``quality.measure``, bit for bit, in compiled code.
 
 In: an Arrow string array, a word table and the config. Out: one float64 array per signal (``quality.signals_of``); and
 from those, or from the float32 columns of a table, the rules that each text breaks.
