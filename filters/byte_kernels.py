@@ -25,6 +25,10 @@ SHIFT = np.uint64(32)
 _A, _B, _C = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
+SPELLING_BASE = _A
+_POWERS = np.array([pow(int(SPELLING_BASE), exponent, 1 << 64) for exponent in range(512)], np.uint64)
+
+
 @intrinsic
 def prefetch(typing_context: Any, rows: Any, row: Any) -> Any:
     """Asks the processor to bring the beginning of a row into its cache, without waiting for it."""
@@ -92,6 +96,32 @@ def equal(data: U8, start: int, other: U8, other_start: int, length: int) -> boo
             return False
         j += 1
     return True
+
+
+@numba.njit(cache=True, nogil=True)
+def spelling(data: U8, start: int, end: int) -> np.uint64:
+    """Bytes as digits of a number in base ``SPELLING_BASE``, modulo 2^64.
+
+    That of two stretches joined is that of the first, times ``power`` of the second's length, plus that of the second.
+    """
+    value = np.uint64(0)
+    for i in range(start, end):
+        value = value * SPELLING_BASE + np.uint64(data[i])
+    return value
+
+
+@numba.njit(cache=True, nogil=True)
+def power(exponent: int) -> np.uint64:
+    """``SPELLING_BASE`` to this power, modulo 2^64."""
+    if exponent < _POWERS.shape[0]:
+        return _POWERS[exponent]
+    value, square = np.uint64(1), SPELLING_BASE
+    while exponent:
+        if exponent & 1:
+            value *= square
+        square *= square
+        exponent >>= 1
+    return value
 
 
 @numba.njit(cache=True, nogil=True)

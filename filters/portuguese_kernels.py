@@ -66,7 +66,7 @@ def count_text(data: U8, start: int, tables: Tables, work: Work, row: I64) -> No
         line_words = line_function_words = line_capitals = behind = 0
         first_is_capital, ellipsis_seen = False, False
         while token < tokens and work.starts[token, 0] < end:
-            info = tables.info[work.ids[token]]
+            info = tables.info[work.ids[token], 0]
             letters += np.int64((info >> LETTERS_BITS) & LETTERS_MASK)
             signs += np.int64((info >> LENGTH_BITS) & LENGTH_MASK)
             if (info & IS_ALPHA) != _ZERO:

@@ -17,19 +17,18 @@ import numpy as np
 
 from filters.byte_kernels import (
     I64,
-    SHIFT,
     U8,
     characters_in,
     code_at,
     ends_in_ellipsis,
     first_equal,
-    mixed,
     new_heads,
+    power,
     prefetch,
     wide_space,
 )
 from filters.portuguese_kernels import count_text as count_portuguese
-from filters.repetition_kernels import count_repeated
+from filters.repetition_kernels import count_repeated, count_top
 from filters.word_kernels import (
     DONE,
     LENGTH_BITS,
@@ -225,16 +224,18 @@ def _count_lines(data: U8, start: int, end: int, short: int, kinds: U8, work: Wo
 
 @numba.njit(cache=True, nogil=True)
 def _count_words(tables: Tables, stop_words: int, work: Work, row: I64) -> None:
-    """Counts of words. The stop words are the first tokens of the table."""
-    tokens, ids, starts = work.edges[3], work.ids, work.starts
+    """Counts of words, and where each token begins. The stop words are the first tokens of the table."""
+    tokens, ids, starts, prefixes = work.edges[3], work.ids, work.starts, work.prefixes
     stops = np.zeros(stop_words, np.bool_)
     size = characters = words = word_characters = alpha = 0
+    prefix = np.uint64(0)
     for k in range(tokens):
-        starts[k, 0], starts[k, 1] = size, characters
+        starts[k, 0], starts[k, 1], prefixes[k] = size, characters, prefix
         identity = ids[k]
-        info = tables.info[identity]
-        length = np.int64((info >> LENGTH_BITS) & LENGTH_MASK)
-        size += np.int64(info & LENGTH_MASK)
+        info = tables.info[identity, 0]
+        length, token_bytes = np.int64((info >> LENGTH_BITS) & LENGTH_MASK), np.int64(info & LENGTH_MASK)
+        prefix = prefix * power(token_bytes) + tables.info[identity, 1]
+        size += token_bytes
         characters += length
         word = np.int64((info >> np.uint64(40)) & np.uint64(1))
         words += word
@@ -242,58 +243,9 @@ def _count_words(tables: Tables, stop_words: int, work: Work, row: I64) -> None:
         alpha += np.int64((info >> np.uint64(41)) & np.uint64(1))
         if identity < stop_words:
             stops[identity] = True
-    starts[tokens, 0], starts[tokens, 1] = size, characters
+    starts[tokens, 0], starts[tokens, 1], prefixes[tokens] = size, characters, prefix
     row[_TOKENS], row[_TOKENS + 1], row[_TOKENS + 2], row[_TOKENS + 3] = tokens, words, word_characters, alpha
     row[_TOKENS + 4] = stops.sum()
-
-
-@numba.njit(cache=True, nogil=True)
-def _count_top(work: Work, row: I64) -> None:
-    """Characters in all occurrences of the most frequent two, three and four tokens; of equals, the first.
-
-    An n-gram is named by a number, and the next longer one by that number and its last token. What occurs once is left
-    out from then on, as nothing longer can occur twice.
-    """
-    tokens, ids = work.edges[3], work.ids
-    heads = new_heads(tokens)
-    mask = heads.shape[0] - 1
-    names, shorter = np.empty(tokens, np.int32), np.empty(tokens, np.int32)
-    counts, shorter_counts = np.empty(tokens, np.int32), np.empty(tokens, np.int32)
-    keys, places = np.empty(tokens, np.uint64), np.empty(tokens, np.int32)
-    for n in range(2, 5):
-        row[_TOP + n - 2] = 0
-        if tokens < n:
-            continue
-        if n > 2:
-            names, shorter = shorter, names
-            counts, shorter_counts = shorter_counts, counts
-        entries, cleared = 0, n == 2
-        for k in range(tokens - n + 1):
-            if n == 2:
-                key = (np.uint64(ids[k]) << SHIFT) | np.uint64(ids[k + 1])
-            else:
-                a, b = shorter[k], shorter[k + 1]
-                if a < 0 or b < 0 or shorter_counts[a] < 2 or shorter_counts[b] < 2:
-                    names[k] = -1
-                    continue
-                key = (np.uint64(a) << SHIFT) | np.uint64(ids[k + n - 1])
-            if not cleared:
-                heads[:] = -1
-                cleared = True
-            slot = np.int64(mixed(key, np.uint64(n)) & np.uint64(mask))
-            while heads[slot] >= 0 and keys[heads[slot]] != key:
-                slot = (slot + 1) & mask
-            if heads[slot] < 0:
-                heads[slot] = entries
-                keys[entries], counts[entries], places[entries] = key, 0, k
-                entries += 1
-            counts[heads[slot]] += 1
-            names[k] = heads[slot]
-        best, place = 1, 0
-        for entry in range(entries):
-            if counts[entry] > best:
-                best, place = counts[entry], places[entry]
-        row[_TOP + n - 2] = best * (work.starts[place + n, 1] - work.starts[place, 1] + n - 1)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -335,6 +287,7 @@ def count_texts(
         np.zeros(longest + 32, np.uint8),
         np.empty(longest + 1, np.int32),
         np.empty((longest + 2, 2), np.int64),
+        np.empty(longest + 2, np.uint64),
         np.empty((longest // 2 + 2, 3), np.int32),
         np.empty(5, np.int64),
         np.empty(6, np.int64),
@@ -352,7 +305,7 @@ def count_texts(
         if outcome == DONE:
             _count_lines(data, start, end, short_line_length, tables.kinds, work, row)
             _count_words(tables, stop_words, work, row)
-            _count_top(work, row)
+            count_top(work, row[_TOP : _TOP + 3])
             count_repeated(work, row[_REPEATED : _REPEATED + 6])
             if portuguese.shape[1]:
                 count_portuguese(data, start, tables, work, portuguese[text])

@@ -12,7 +12,20 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from filters.byte_kernels import I32, I64, SHIFT, U8, U64, code_at, eight_bytes, ends_in_ellipsis, equal, hash_of, mixed
+from filters.byte_kernels import (
+    I32,
+    I64,
+    SHIFT,
+    U8,
+    U64,
+    code_at,
+    eight_bytes,
+    ends_in_ellipsis,
+    equal,
+    hash_of,
+    mixed,
+    spelling,
+)
 
 ALPHA, PUNCTUATION, TERMINAL, UPPER, SENTENCE_MARK, CLOSER, BROKEN_LEAD, BROKEN_TAIL = 1, 2, 4, 8, 16, 32, 64, 128
 """Kinds of a code point, as bits."""
@@ -47,9 +60,9 @@ class Tables(NamedTuple):
     pool: U8
     spans: I32
     info: U64
-    """By token id: bytes | characters << 20 | letters << 44, and in bits: whether it is a word (not punctuation alone),
+    """By token id two numbers. The first: bytes | characters << 20 | letters << 44, and in bits: whether it is a word (not punctuation alone),
     holds a letter, is a function word (set by ``word_table``), begins with a capital, ends in an ellipsis, holds a
-    broken character."""
+    broken character. The second: its ``spelling``."""
     used: I64
     neighbours: U64
     """Pairs of token ids, sorted, that some special case holds one after the other."""
@@ -164,7 +177,7 @@ def intern(tables: Tables, data: U8, start: int, length: int) -> int:
         info |= IS_BROKEN
     if ends_in_ellipsis(data, start, start + length):
         info |= IS_ELLIPSIS
-    tables.info[identity] = info
+    tables.info[identity, 0], tables.info[identity, 1] = info, spelling(data, start, start + length)
     return identity
 
 
@@ -346,6 +359,8 @@ class Work(NamedTuple):
     ids: I32
     starts: I64
     """``starts[k, 0]``, ``starts[k, 1]``: bytes and characters of all tokens before token k."""
+    prefixes: U64
+    """``prefixes[k]``: the ``spelling`` of all tokens before token k, joined."""
     pieces: I32
     """Begin and end (from the text's start) of what lies between line breaks, where that is not empty, and 1 if it is
     blank."""
@@ -415,7 +430,7 @@ def new_tables(shapes: dict[str, int], kinds: U8) -> Any:
         rules=new_slots(1 << 11),
         pool=np.zeros(shapes["pool"], np.uint8),
         spans=np.zeros(shapes["spans"], np.int32),
-        info=np.zeros(shapes["info"], np.uint64),
+        info=np.zeros((shapes["info"], 2), np.uint64),
         used=np.zeros(4, np.int64),
         neighbours=np.zeros(0, np.uint64),
         kinds=kinds,

@@ -99,7 +99,7 @@ class WordTable:
         kernels.add_rules(self.arrays, *_utf8(self.splitter.special_cases))
         self._ids(self.stop_words)
         function_words = self._ids(sorted(FUNCTION_WORDS))
-        self.arrays.info[function_words] |= kernels.IS_FUNCTION_WORD
+        self.arrays.info[function_words, 0] |= kernels.IS_FUNCTION_WORD
         pairs = sorted(self.splitter.neighbours)
         left, right = self._ids([a for a, _ in pairs]), self._ids([b for _, b in pairs])
         self.arrays = self.arrays._replace(neighbours=np.sort((left << np.uint64(32)) | right))
@@ -138,6 +138,6 @@ def _utf8(strings: Sequence[str]) -> tuple[U8, I64]:
 def _longer(array: npt.NDArray[Any], least: int) -> npt.NDArray[Any]:
     if len(array) >= least:
         return array
-    longer = np.zeros(1 << (least - 1).bit_length(), array.dtype)
+    longer = np.zeros((1 << (least - 1).bit_length(), *array.shape[1:]), array.dtype)
     longer[: len(array)] = array
     return longer
