@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.cpython.unsafe.numbers import trailing_zeros
 from numba.extending import intrinsic
 
 U8 = npt.NDArray[np.uint8]
@@ -26,6 +27,7 @@ _A, _B, _C = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.ui
 
 
 SPELLING_BASE = _A
+_BYTE, _EACH = np.uint64(0xFF), np.uint64(0x0101010101010101)
 _POWERS = np.array([pow(int(SPELLING_BASE), exponent, 1 << 64) for exponent in range(512)], np.uint64)
 
 
@@ -60,6 +62,32 @@ def eight_bytes(data: U8, start: int) -> np.uint64:
         | (np.uint64(data[i + np.uint64(6)]) << np.uint64(48))
         | (np.uint64(data[i + np.uint64(7)]) << np.uint64(56))
     )
+
+
+@numba.njit(cache=True, nogil=True)
+def put_eight_bytes(data: U8, start: int, value: np.uint64) -> None:
+    i = np.uint64(start)  # as above: one store
+    data[i] = value & _BYTE
+    data[i + np.uint64(1)] = (value >> np.uint64(8)) & _BYTE
+    data[i + np.uint64(2)] = (value >> np.uint64(16)) & _BYTE
+    data[i + np.uint64(3)] = (value >> np.uint64(24)) & _BYTE
+    data[i + np.uint64(4)] = (value >> np.uint64(32)) & _BYTE
+    data[i + np.uint64(5)] = (value >> np.uint64(40)) & _BYTE
+    data[i + np.uint64(6)] = (value >> np.uint64(48)) & _BYTE
+    data[i + np.uint64(7)] = value >> np.uint64(56)
+
+
+@numba.njit(cache=True, nogil=True)
+def ordinary_bytes(block: np.uint64) -> int:
+    """How many of eight bytes, from the first on, are neither below 0x30 nor the first of a C2xx or E0xx to E3xx."""
+    low = (block - np.uint64(0x30) * _EACH) & ~block
+    c2 = block ^ (np.uint64(0xC2) * _EACH)
+    c2 = (c2 - _EACH) & ~c2
+    e0 = (block & (np.uint64(0xFC) * _EACH)) ^ (np.uint64(0xE0) * _EACH)
+    e0 = (e0 - _EACH) & ~e0
+    # A borrow may flag a byte wrongly, but only behind one that is flagged rightly.
+    flags = (low | c2 | e0) & (np.uint64(0x80) * _EACH)
+    return np.int64(trailing_zeros(flags)) >> 3 if flags != 0 else 8
 
 
 @numba.njit(cache=True, nogil=True)

@@ -20,11 +20,14 @@ from filters.byte_kernels import (
     U8,
     characters_in,
     code_at,
+    eight_bytes,
     ends_in_ellipsis,
     first_equal,
     new_heads,
+    ordinary_bytes,
     power,
     prefetch,
+    put_eight_bytes,
     wide_space,
 )
 from filters.portuguese_kernels import count_text as count_portuguese
@@ -83,9 +86,18 @@ def _scan(data: U8, start: int, end: int, classes: U8, tables: Tables, work: Wor
     piece_start, piece_blank = start, True
     line_start, line_blank, line_bullet, line_ellipsis = start, True, False, False
     work.edges[0] = work.edges[1] = start
+    last_block = data.shape[0] - 8
     while True:
         chunk_start, chunk_at, width = i, at, 0
         while i < end:
+            if i <= last_block:
+                block = eight_bytes(data, i)
+                put_eight_bytes(compact, at, block)
+                ordinary = min(ordinary_bytes(block), end - i)
+                i += ordinary
+                at += ordinary
+                if i == end or ordinary == 8:
+                    continue
             byte = data[i]
             kind = classes[byte]
             if kind != 0:
@@ -120,6 +132,7 @@ def _scan(data: U8, start: int, end: int, classes: U8, tables: Tables, work: Wor
             home = home_of(first, second, np.uint64(length), tables.chunks.shape[0])
             prefetch(tables.chunks, home)
             work.chunks[chunks, 0], work.chunks[chunks, 1], work.chunks[chunks, 2] = chunk_at, length, chunk_start
+            work.keys[chunks, 0], work.keys[chunks, 1], work.keys[chunks, 2] = first, second, np.uint64(home)
             chunks += 1
             if work.edges[1] == start:
                 work.edges[0] = chunk_start
@@ -292,6 +305,7 @@ def count_texts(
         np.empty(5, np.int64),
         np.empty(6, np.int64),
         np.empty((longest // 2 + 2, 3), np.int64),
+        np.empty((longest // 2 + 2, 3), np.uint64),
     )
     for k in range(begin, todo.shape[0]):
         text = todo[k]

@@ -88,7 +88,15 @@ def home_of(first: np.uint64, second: np.uint64, length: np.uint64, slots: int) 
 @numba.njit(cache=True, nogil=True)
 def _slot_of(slots: U64, pool: U8, data: U8, start: int, length: int, first: np.uint64, second: np.uint64) -> int:
     """Where a key is, or the free slot where it belongs."""
-    slot = home_of(first, second, np.uint64(length), slots.shape[0])
+    home = home_of(first, second, np.uint64(length), slots.shape[0])
+    return _slot_from(home, slots, pool, data, start, length, first, second)
+
+
+@numba.njit(cache=True, nogil=True)
+def _slot_from(
+    slot: int, slots: U64, pool: U8, data: U8, start: int, length: int, first: np.uint64, second: np.uint64
+) -> int:
+    """The same, where it is known where to begin."""
     while True:
         meta = slots[slot, 2]
         if meta == 0:
@@ -369,6 +377,8 @@ class Work(NamedTuple):
     borders: I64
     chunks: I64
     """Place in ``compact``, bytes and place in the batch of every chunk."""
+    keys: U64
+    """The two numbers of every chunk's key, and the slot where to begin to look for it."""
 
 
 @numba.njit(cache=True, nogil=True)
@@ -378,8 +388,8 @@ def look_up(tables: Tables, work: Work, missing: I64) -> int:
     before, before_joined, before_any = np.uint64(0), False, False
     for k in range(work.edges[4]):
         at, length = np.int64(work.chunks[k, 0]), np.int64(work.chunks[k, 1])
-        first, second = key_of(compact, at, length)
-        slot = _slot_of(tables.chunks, tables.pool, compact, at, length, first, second)
+        first, second = work.keys[k, 0], work.keys[k, 1]
+        slot = _slot_from(np.int64(work.keys[k, 2]), tables.chunks, tables.pool, compact, at, length, first, second)
         value = tables.chunks[slot, 3]
         if tables.chunks[slot, 2] == 0:
             if missing[0, 0] == missing.shape[0] - 1 or not has_room(tables, length):
