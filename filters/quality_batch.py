@@ -3,10 +3,12 @@
 In: an Arrow string array, a word table and the config. Out: one float64 array per signal (``quality.signals_of``); and
 from those, or from the float32 columns of a table, the rules that each text breaks.
 
-The kernels count, and each ratio is one division of two integers, as in ``measure``. What they leave out goes to
-``measure``: texts with a chunk of more than 50,000 bytes, and those in which spaCy joins tokens across a blank.
+The kernels count, and each ratio is one division of two integers, as in ``measure``. Texts in which spaCy may join
+tokens across a blank are divided by ``words.WordSplitter`` before. Those with a chunk of more than 50,000 bytes go to
+``measure``.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -28,7 +30,7 @@ from filters.quality import (
     measure,
 )
 from filters.quality_kernels import COUNTS
-from filters.word_kernels import UNFIT, UNKNOWN
+from filters.word_kernels import ACROSS, UNFIT, UNKNOWN
 from filters.word_table import WordTable
 
 F64 = npt.NDArray[np.float64]
@@ -37,6 +39,7 @@ Floats = F64 | F32
 MISSING_ROWS = 1 << 14  # unknown chunks handed to spaCy at a time
 
 _CLASSES = kernels.byte_classes()
+_UNDIVIDED = np.empty(0, np.int32)
 _RATIOS = {
     "dup_para_frac": ("dup_paragraphs", "paragraphs"),
     "dup_para_char_frac": ("dup_paragraph_characters", "characters"),
@@ -114,22 +117,19 @@ def _counts(text: pa.Array, table: WordTable, config: QualityConfig) -> tuple[I6
     counts, status = np.zeros((len(text), len(COUNTS)), np.int64), np.zeros(len(text), np.uint8)
     portuguese = np.zeros((len(text), len(portuguese_quality.COUNTS) if config.measures_portuguese else 0), np.int64)
     missing = np.zeros((MISSING_ROWS, 2), np.int64)
+    count = functools.partial(
+        kernels.count_texts,
+        classes=_CLASSES,
+        short_line_length=config.signals.short_line_length,
+        stop_words=stop_words,
+        missing=missing,
+        counts=counts,
+        portuguese=portuguese,
+        status=status,
+    )
     todo, begin = np.arange(len(text)), 0
     while len(todo):
-        stopped = kernels.count_texts(
-            data,
-            borders,
-            todo,
-            begin,
-            table.arrays,
-            _CLASSES,
-            config.signals.short_line_length,
-            stop_words,
-            missing,
-            counts,
-            portuguese,
-            status,
-        )
+        stopped = count(data, borders, todo, begin, table.arrays, divided=_UNDIVIDED)
         spans = missing[1 : missing[0, 0] + 1]
         table.learn([data[start:end].tobytes().decode("utf-8") for start, end in spans])
         missing[0, 0] = 0
@@ -138,6 +138,9 @@ def _counts(text: pa.Array, table: WordTable, config: QualityConfig) -> tuple[I6
             begin = stopped
         else:
             todo, begin = todo[status[todo] == UNKNOWN], 0
+    for place in np.flatnonzero(status == ACROSS):
+        divided = table.ids(table.splitter(text[int(place)].as_py()))
+        count(data, borders, np.array([place]), 0, table.arrays, divided=divided)
     return counts, portuguese, status
 
 

@@ -16,6 +16,7 @@ import numba
 import numpy as np
 
 from filters.byte_kernels import (
+    I32,
     I64,
     U8,
     characters_in,
@@ -275,6 +276,7 @@ def count_texts(
     counts: I64,
     portuguese: I64,
     status: U8,
+    divided: I32,
 ) -> int:
     """Counts for the texts numbered ``todo[begin:]``; returns where it stopped for want of room, or ``len(todo)``.
 
@@ -291,7 +293,8 @@ def count_texts(
         counts: out; a row per text, in the order of ``COUNTS``.
         portuguese: out; a row per text, in the order of ``portuguese_quality.COUNTS``; without columns, none is
             counted.
-        status: out; DONE, UNKNOWN or UNFIT per text.
+        status: out; what became of each text, as ``word_kernels`` has it.
+        divided: the token ids of the one text to do where its chunks do not tell them; else empty.
     """
     longest = 0
     for k in range(begin, todo.shape[0]):
@@ -311,7 +314,10 @@ def count_texts(
         text = todo[k]
         start, end, row = borders[text], borders[text + 1], counts[text]
         outcome = _scan(data, start, end, classes, tables, work, row)
-        if outcome == DONE:
+        if outcome == DONE and divided.shape[0]:
+            work.ids[: divided.shape[0]] = divided
+            work.edges[3] = divided.shape[0]
+        elif outcome == DONE:
             outcome = look_up(tables, work, missing)
         if outcome < 0:
             return k

@@ -1,4 +1,4 @@
-"""Kernels of repetition, for ``filters.quality_kernels``: the most frequent n-grams, and the characters in repeated ones.
+"""Kernels of repetition, for ``filters.quality_kernels``: most frequent n-grams, and the characters in repeated ones.
 
 In: a text as it was divided into tokens (``word_kernels.Work``). Most n-grams of a text occur once, and a table of all
 of them would cost the most. So each is first noted as one bit that its hash names, without a branch; only those whose

@@ -29,8 +29,9 @@ from filters.byte_kernels import (
 
 ALPHA, PUNCTUATION, TERMINAL, UPPER, SENTENCE_MARK, CLOSER, BROKEN_LEAD, BROKEN_TAIL = 1, 2, 4, 8, 16, 32, 64, 128
 """Kinds of a code point, as bits."""
-DONE, UNKNOWN, UNFIT = 0, 1, 2
-"""What became of a text: measured; holds chunks that are still unknown; to be measured without these kernels."""
+DONE, UNKNOWN, UNFIT, ACROSS = 0, 1, 2, 3
+"""What became of a text: measured; holds chunks that are still unknown; to be measured without these kernels; to be
+divided without them, as tokens may be joined across a blank."""
 
 INLINE = 16
 LENGTH_BITS = np.uint64(20)
@@ -60,9 +61,9 @@ class Tables(NamedTuple):
     pool: U8
     spans: I32
     info: U64
-    """By token id two numbers. The first: bytes | characters << 20 | letters << 44, and in bits: whether it is a word (not punctuation alone),
-    holds a letter, is a function word (set by ``word_table``), begins with a capital, ends in an ellipsis, holds a
-    broken character. The second: its ``spelling``."""
+    """By token id two numbers. The first: bytes | characters << 20 | letters << 44, and in bits: whether it is a word
+    (not punctuation alone), holds a letter, is a function word (set by ``word_table``), begins with a capital, ends in
+    an ellipsis, holds a broken character. The second: its ``spelling``."""
     used: I64
     neighbours: U64
     """Pairs of token ids, sorted, that some special case holds one after the other."""
@@ -187,6 +188,13 @@ def intern(tables: Tables, data: U8, start: int, length: int) -> int:
         info |= IS_ELLIPSIS
     tables.info[identity, 0], tables.info[identity, 1] = info, spelling(data, start, start + length)
     return identity
+
+
+@numba.njit(cache=True, nogil=True)
+def intern_all(tables: Tables, data: U8, borders: I64, ids: I32) -> None:
+    """The ids of many tokens; ``data`` goes on for 16 bytes behind them, and the tables have room."""
+    for k in range(borders.shape[0] - 1):
+        ids[k] = intern(tables, data, borders[k], borders[k + 1] - borders[k])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -383,7 +391,7 @@ class Work(NamedTuple):
 
 @numba.njit(cache=True, nogil=True)
 def look_up(tables: Tables, work: Work, missing: I64) -> int:
-    """The token ids of the scanned text; returns DONE, UNKNOWN, UNFIT, or -1 where a table has no room."""
+    """The token ids of the scanned text; returns DONE, UNKNOWN, ACROSS, or -1 where a table has no room."""
     compact, ids, tokens, status = work.compact, work.ids, 0, DONE
     before, before_joined, before_any = np.uint64(0), False, False
     for k in range(work.edges[4]):
@@ -417,7 +425,7 @@ def look_up(tables: Tables, work: Work, missing: I64) -> int:
             if before_joined or joined:
                 left = np.uint64(tables.spans[place - 2] if joined else ids[tokens])
                 if before_any and _contains(tables.neighbours, (before << SHIFT) | left):
-                    return UNFIT
+                    return ACROSS
             tokens += count
             before = np.uint64(tables.spans[place - 1] if joined else ids[tokens - 1])
             before_joined, before_any = joined, True

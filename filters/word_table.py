@@ -8,7 +8,6 @@ own chunks.
 
 import functools
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION
 
 from caravela.data.extract import MOJIBAKE
 from filters import word_kernels as kernels
-from filters.byte_kernels import I64, U8
+from filters.byte_kernels import I32, I64, U8
 from filters.portuguese_quality import CLOSERS, FUNCTION_WORDS, SENTENCE_MARKS
 from filters.word_kernels import Tables
 from filters.words import WordSplitter
@@ -97,20 +96,23 @@ class WordTable:
         assert self.stop_words is not None, "prepare() sets the stop words first"
         self.arrays = kernels.new_tables(FEWEST, self.arrays.kinds)
         kernels.add_rules(self.arrays, *_utf8(self.splitter.special_cases))
-        self._ids(self.stop_words)
-        function_words = self._ids(sorted(FUNCTION_WORDS))
+        self.ids(self.stop_words)
+        function_words = self.ids(sorted(FUNCTION_WORDS))
         self.arrays.info[function_words, 0] |= kernels.IS_FUNCTION_WORD
         pairs = sorted(self.splitter.neighbours)
-        left, right = self._ids([a for a, _ in pairs]), self._ids([b for _, b in pairs])
+        left, right = (self.ids(side).astype(np.uint64) for side in ([a for a, _ in pairs], [b for _, b in pairs]))
         self.arrays = self.arrays._replace(neighbours=np.sort((left << np.uint64(32)) | right))
 
-    def _ids(self, tokens: Sequence[str]) -> npt.NDArray[np.uint64]:
+    def ids(self, tokens: Sequence[str]) -> I32:
+        """The id of each token; new ones are added."""
         data, borders = _utf8(tokens)
         while 2 * (self.arrays.used[1] + len(tokens)) > min(len(self.arrays.tokens), 2 * len(self.arrays.info)) or (
             self.arrays.used[2] + len(data) > len(self.arrays.pool)
         ):
             self.grow(len(data))
-        return np.array([kernels.intern(self.arrays, data, a, b - a) for a, b in pairwise(borders)], np.uint64)
+        ids = np.empty(len(tokens), np.int32)
+        kernels.intern_all(self.arrays, data, borders, ids)
+        return ids
 
 
 @functools.cache
