@@ -31,6 +31,7 @@ from filters.byte_kernels import (
     put_eight_bytes,
     wide_space,
 )
+from filters.plain_chunks import MOST_TOKENS
 from filters.portuguese_kernels import count_text as count_portuguese
 from filters.repetition_kernels import count_repeated, count_top
 from filters.word_kernels import (
@@ -306,7 +307,7 @@ def count_texts(
         np.empty(longest + 2, np.uint64),
         np.empty((longest // 2 + 2, 3), np.int32),
         np.empty(5, np.int64),
-        np.empty(6, np.int64),
+        np.empty(MOST_TOKENS + 1, np.int64),
         np.empty((longest // 2 + 2, 3), np.int64),
         np.empty((longest // 2 + 2, 3), np.uint64),
     )

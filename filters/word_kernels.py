@@ -1,6 +1,6 @@
 """Kernels of the word table: white-space chunk → token ids, token id → length and kind.
 
-A chunk met for the first time is divided here when it is a plain word (``_plain_borders``), and noted as unknown
+A chunk met for the first time is divided here when it is a plain word (``plain_chunks``), and noted as unknown
 otherwise. Where hashes are equal, bytes are compared. ``filters.word_table`` owns the arrays.
 """
 
@@ -26,6 +26,7 @@ from filters.byte_kernels import (
     mixed,
     spelling,
 )
+from filters.plain_chunks import plain_tokens
 
 ALPHA, PUNCTUATION, TERMINAL, UPPER, SENTENCE_MARK, CLOSER, BROKEN_LEAD, BROKEN_TAIL = 1, 2, 4, 8, 16, 32, 64, 128
 """Kinds of a code point, as bits."""
@@ -261,86 +262,20 @@ def _is_rule(tables: Tables, data: U8, start: int, end: int) -> bool:
 
 
 @numba.njit(cache=True, nogil=True)
-def _mark_at(data: U8, i: int, end: int) -> int:
-    """Bytes of the bracket, quote or stop that starts here and that spaCy always takes for a token; 0 for another."""
-    byte = data[i]
-    if byte in (ord("("), ord(")"), ord('"'), ord(","), ord(";"), ord(":"), ord("!"), ord("?")):
-        return 1
-    if byte == 0xC2 and i + 1 < end and data[i + 1] in (0xAB, 0xBB):  # « »
-        return 2
-    if byte == 0xE2 and i + 2 < end and data[i + 1] == 0x80 and data[i + 2] in (0x9C, 0x9D):  # “ ”
-        return 3
-    return 0
-
-
-@numba.njit(cache=True, nogil=True)
-def _letter_at(data: U8, i: int, end: int) -> tuple[int, bool]:
-    """Bytes of the Latin-1 letter that starts here, 0 for anything else, and whether it is a small one."""
-    byte = data[i]
-    if ord("a") <= byte <= ord("z"):
-        return 1, True
-    if ord("A") <= byte <= ord("Z"):
-        return 1, False
-    if byte == 0xC3 and i + 1 < end and data[i + 1] not in (0x97, 0xB7):  # not × ÷
-        return 2, data[i + 1] >= 0x9F
-    return 0, False
-
-
-@numba.njit(cache=True, nogil=True)
-def _plain_borders(data: U8, start: int, end: int, tables: Tables, borders: I64) -> int:
-    """Divides a chunk as spaCy would if it is [mark] word [mark or full stop]{0,2}; returns how many tokens, or 0.
-
-    A word is letters, with single hyphens between, or digits. Such a chunk has no other place where a pattern of spaCy
-    matches, and none of its parts may be a special case.
-    """
-    borders[0], count, i = start, 0, start
-    width = _mark_at(data, i, end)
-    if width:
-        if data[i] in (ord(")"), ord(","), ord(";"), ord(":"), ord("!"), ord("?")) or i + width == end:
-            return 0
-        i += width
-        count += 1
-        borders[count] = i
-    stem, small = i, False
-    if ord("0") <= data[i] <= ord("9"):
-        while i < end and ord("0") <= data[i] <= ord("9"):
-            i += 1
-        small = True
-    else:
-        while i < end:
-            width, is_small = _letter_at(data, i, end)
-            if width:
-                small = is_small
-                i += width
-            elif data[i] == ord("-") and i > stem and i + 1 < end and _letter_at(data, i + 1, end)[0]:
-                i += 1
-            else:
-                break
-    if i == stem:
-        return 0
-    count += 1
-    borders[count] = i
-    marks = 0
-    while i < end:
-        width = 1 if data[i] == ord(".") and marks == 0 and small else _mark_at(data, i, end)
-        if width == 0 or data[i] == ord("(") or marks == 2:
-            return 0
-        i += width
-        marks += 1
-        count += 1
-        borders[count] = i
+def _holds_rule(tables: Tables, data: U8, borders: I64, count: int, stem: int) -> bool:
+    """Whether the word of a plain chunk, or several of its tokens in a row, are a special case."""
     for a in range(count):
         for b in range(a + 1, count + 1):
-            if (a + 1 < b or borders[a] == stem) and _is_rule(tables, data, borders[a], borders[b]):
-                return 0
-    return count
+            if (a + 1 < b or a == stem) and _is_rule(tables, data, borders[a], borders[b]):
+                return True
+    return False
 
 
 @numba.njit(cache=True, nogil=True)
 def _learned(tables: Tables, slot: int, data: U8, start: int, length: int, borders: I64) -> np.uint64:
     """Reads a new chunk if it is a plain one and notes its value; 0 if spaCy has to look at it."""
-    count = _plain_borders(data, start, start + length, tables, borders)
-    if count == 0:
+    count, stem = plain_tokens(data, start, start + length, borders)
+    if count == 0 or _holds_rule(tables, data, borders, count, stem):
         return np.uint64(0)
     place, identity = tables.used[3], 0
     for j in range(count):
