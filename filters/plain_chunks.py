@@ -28,10 +28,8 @@ def _mark_at(data: U8, i: int, end: int) -> int:
         return 1
     if byte == 0xC2 and i + 1 < end and data[i + 1] in (0xAB, 0xBB):  # « »
         return 2
-    if (
-        byte == 0xE2 and i + 2 < end and data[i + 1] == 0x80 and data[i + 2] in (0x93, 0x94, 0x9C, 0x9D, 0xA6)
-    ):  # – — “ ” …
-        return 3
+    if byte == 0xE2 and i + 2 < end and data[i + 1] == 0x80:
+        return 3 if data[i + 2] in (0x93, 0x94, 0x9C, 0x9D, 0xA6) else 0  # – — “ ” …
     return 0
 
 
