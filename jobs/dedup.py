@@ -4,13 +4,20 @@ import sys
 from collections.abc import Sequence
 
 from caravela import command
+from caravela.stages import Stage
 from filters.dedup.road import DEDUP_STAGES
 from road import RoadConfig, road
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
-    return command.run_stages(argv, __doc__, RoadConfig, lambda config: [road(config)[name] for name in DEDUP_STAGES])
+    return command.run_stages(argv, __doc__, RoadConfig, deduplication)
+
+
+def deduplication(config: RoadConfig) -> list[Stage]:
+    """The stages; those that verify removals where that is asked for."""
+    stages = road(config)
+    return [stages[name] for name in DEDUP_STAGES if name in stages]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from caravela import manifest, schema, storage
 from caravela.config import to_dict
 from caravela.manifest import Input, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, finished
-from filters.dedup import partitions, rehydration
+from filters.dedup import partitions, rehydration, verification
 from filters.dedup.config import DedupConfig
 from filters.dedup.tables import DECISIONS
 
@@ -122,4 +122,5 @@ def _summary(clusters: Input, config: DedupConfig, records: Sequence[ShardRecord
     return {
         "cluster_sizes": {str(size): sizes[size] for size in sorted(sizes)},
         "join_probability": {f"{s:.1f}": round(config.probability(s), 4) for s in (0.5, 0.6, 0.7, 0.8, 0.9)},
+        **({} if config.verify == "off" else {"verification": verification.summary(found, config)}),
     }

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from caravela import manifest, storage
-from caravela.errors import UserError
 from caravela.manifest import Input, Manifest
 from caravela.stages import Shard, ShardOutput, Stage, finished
 from filters.dedup import kernels, partitions
@@ -83,36 +81,3 @@ def contracted(firsts: U64, others: U64) -> tuple[U64, U64]:
     root = kernels.components(compact[: len(firsts)], compact[len(firsts) :], len(nodes))
     below = root != np.arange(len(nodes))
     return nodes[below], nodes[root[below]]
-
-
-def index_inputs(roots: Sequence[str], settings: Mapping[str, object]) -> tuple[Input, ...]:
-    """The signatures of the finished runs that are the index, older ones first.
-
-    Raises:
-        UserError: a run is not finished, was made with other settings, or is itself indexed by a run not named before.
-    """
-    found: list[Input] = []
-    for root in roots:
-        signatures, clusters = (_stage_of(root, name) for name in ("signatures", "clusters"))
-        for name, value in settings.items():
-            if name != "keys_per_partition" and (own := signatures.config.get(name)) != value:
-                raise UserError(
-                    f"dedup.index: {root} was made with {name} = {own}, this run has {value}; make them equal"
-                )
-        expected = [one.fingerprint for one in found]
-        if list(clusters.config["index"]) != expected:
-            raise UserError(
-                f"dedup.index: {root} was deduplicated against {len(clusters.config['index'])} runs, and {len(found)} "
-                "others stand before it; name all of them, older ones first"
-            )
-        found.append(Input(name="signatures", fingerprint=signatures.fingerprint, uri=signatures.uri))
-    return tuple(found)
-
-
-def _stage_of(root: str, name: str) -> Manifest:
-    base = storage.absolute(root)
-    relative = manifest.read_run_index(base).get(name)
-    found = manifest.read(storage.join(base, relative)) if relative else None
-    if found is None:
-        raise UserError(f"dedup.index: {root} has no finished stage {name}; expected the root of a deduplicated run")
-    return found

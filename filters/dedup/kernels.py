@@ -1,4 +1,4 @@
-"""MinHash band keys straight from Arrow's UTF-8 buffers, compiled: no Python object per document or word.
+"""MinHash band keys and shingles straight from Arrow's UTF-8 buffers, compiled: no Python object per document or word.
 
 Words are runs of letters, marks and digits, lower-cased and without accents (as datatrove's ``simplify_text`` does);
 digits stay as they are unless ``fold_digits``. A shingle is ``shingle_words`` words in a row; a text shorter than one
@@ -16,11 +16,11 @@ import numpy.typing as npt
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
 
 BREAK, SKIP = 0, 0xFFFF
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 WORD_SEED = np.uint64(1469598103934665603)
-NO_WORDS = np.uint64(0)
 
 
 @functools.cache
@@ -92,6 +92,27 @@ def _word_hashes(data: U8, start: int, end: int, fold: npt.NDArray[np.uint16], o
 
 
 @numba.njit(cache=True, nogil=True)
+def _shingle_hashes(words: U64, count: int, shingle_words: int, out: U64) -> int:
+    """Hashes of the shingles of one text in their order, repeated ones too; returns how many, 0 without words."""
+    if count == 0:
+        return 0
+    alike = True
+    for k in range(1, count):
+        if words[k] != words[0]:
+            alike = False
+            break
+    # One word repeated is one shingle however long the text; its length tells such texts apart.
+    salt = np.uint64(count) if alike else np.uint64(0)
+    shingles = 1 if alike else max(1, count - shingle_words + 1)
+    for first in range(shingles):
+        shingle = salt
+        for k in range(first, min(first + shingle_words, count)):
+            shingle = (shingle * MULTIPLIER) ^ words[k]
+        out[first] = _mixed(shingle)
+    return shingles
+
+
+@numba.njit(cache=True, nogil=True)
 def signatures(
     data: U8,
     offsets: npt.NDArray[np.int64],
@@ -103,7 +124,7 @@ def signatures(
     word_counts: U32,
 ) -> None:
     """MinHash signatures of all texts: ``out[document, permutation]`` and the number of words of each."""
-    words = np.empty(1 << 12, np.uint64)
+    words, shingles = np.empty(1 << 12, np.uint64), np.empty(1 << 12, np.uint64)
     for document in range(offsets.shape[0] - 1):
         start, end = offsets[document], offsets[document + 1]
         if words.shape[0] < end - start + 1:
@@ -112,22 +133,42 @@ def signatures(
         word_counts[document] = count
         row = out[document]
         row[:] = np.uint32(0xFFFFFFFF)
-        if count == 0:
-            continue
-        alike = True
-        for k in range(1, count):
-            if words[k] != words[0]:
-                alike = False
-                break
-        # One word repeated is one shingle however long the text; its length tells such texts apart.
-        salt = np.uint64(count) if alike else np.uint64(0)
-        for first in range(1 if alike else max(1, count - shingle_words + 1)):
-            shingle = salt
-            for k in range(first, min(first + shingle_words, count)):
-                shingle = (shingle * MULTIPLIER) ^ words[k]
-            value = np.uint32(_mixed(shingle) >> np.uint64(32))
+        if shingles.shape[0] < count:
+            shingles = np.empty(words.shape[0], np.uint64)
+        for i in range(_shingle_hashes(words, count, shingle_words, shingles)):
+            value = np.uint32(shingles[i] >> np.uint64(32))
             for p in range(multipliers.shape[0]):
                 row[p] = min(row[p], np.uint32(multipliers[p] * value + additions[p]))
+
+
+@numba.njit(cache=True, nogil=True)
+def shingle_sets(
+    data: U8, offsets: npt.NDArray[np.int64], fold: npt.NDArray[np.uint16], shingle_words: int, out: U64, ends: I64
+) -> None:
+    """The set of shingles of each text, as ascending 64-bit hashes: those of document i end in ``out`` at ``ends[i]``.
+
+    They are the shingles of the MinHash. ``out`` needs room for the words of all texts (``most_words``).
+    """
+    words = np.empty(1 << 12, np.uint64)
+    first = 0
+    for document in range(offsets.shape[0] - 1):
+        start, end = offsets[document], offsets[document + 1]
+        if words.shape[0] < end - start + 1:
+            words = np.empty((end - start + 1) * 2, np.uint64)
+        count = _word_hashes(data, start, end, fold, words)
+        found = out[first : first + _shingle_hashes(words, count, shingle_words, out[first:])]
+        found.sort()
+        last = first
+        for i in range(found.shape[0]):
+            if i == 0 or out[last - 1] != found[i]:
+                out[last] = found[i]
+                last += 1
+        ends[document] = first = last
+
+
+def most_words(offsets: npt.NDArray[np.int64]) -> int:
+    """A bound on the words of all texts: a word takes a byte, and so does what stands between two."""
+    return int((offsets[-1] - offsets[0]) // 2 + len(offsets))
 
 
 @numba.njit(cache=True, nogil=True)

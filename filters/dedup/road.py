@@ -4,14 +4,18 @@ from collections.abc import Sequence
 
 from caravela.manifest import Input
 from caravela.stages import Stage
-from filters.dedup.clusters import clusters_stage, members_stage
+from filters.dedup.clusters import clusters_stage
 from filters.dedup.components import components_stage
 from filters.dedup.config import DedupConfig
 from filters.dedup.decide import dedup_stage
-from filters.dedup.duplicates import duplicates_stage, index_inputs
+from filters.dedup.duplicates import duplicates_stage
+from filters.dedup.index import index_runs
+from filters.dedup.members import members_stage
+from filters.dedup.shingles import candidates_stage, shingles_stage
 from filters.dedup.signatures import signature_settings, signatures_stage
 
-DEDUP_STAGES = ("signatures", "duplicates", "components", "members", "clusters", "dedup")
+DEDUP_STAGES = ("signatures", "duplicates", "components", "members", "candidates", "shingles", "clusters", "dedup")
+"""All that there may be; ``candidates`` and ``shingles`` where removals are verified."""
 
 
 def dedup_stages(root: str, config: DedupConfig, curated: Input) -> Sequence[Stage]:
@@ -20,12 +24,18 @@ def dedup_stages(root: str, config: DedupConfig, curated: Input) -> Sequence[Sta
     Raises:
         UserError: a run of ``config.index`` cannot serve as one.
     """
-    index = index_inputs(config.index, signature_settings(config))
+    verifies = config.verify != "off"
+    index = index_runs(config.index, signature_settings(config), with_documents=verifies)
+    old = tuple(run.signatures for run in index)
     signatures = signatures_stage(root, config, curated)
-    every = (*index, signatures.as_input())
-    duplicates = duplicates_stage(root, signatures.as_input(), index)
-    components = components_stage(root, duplicates.as_input(), every, config.clustering_memory_mb << 20)
-    members = members_stage(root, config, components.as_input(), every)
-    clusters = clusters_stage(root, config, members.as_input(), signatures.as_input(), index)
-    dedup = dedup_stage(root, config, curated, clusters.as_input())
-    return (signatures, duplicates, components, members, clusters, dedup)
+    keys = signatures.as_input()
+    duplicates = duplicates_stage(root, keys, old)
+    components = components_stage(root, duplicates.as_input(), (*old, keys), config.clustering_memory_mb << 20)
+    members = members_stage(root, config, components.as_input(), keys, index)
+    stages = [signatures, duplicates, components, members]
+    if verifies:
+        candidates = candidates_stage(root, config, members.as_input(), keys, index)
+        stages += [candidates, shingles_stage(root, config, candidates.as_input(), curated, index)]
+    shingles = stages[-1].as_input() if verifies else None
+    clusters = clusters_stage(root, config, members.as_input(), keys, index, shingles)
+    return (*stages, clusters, dedup_stage(root, config, curated, clusters.as_input()))

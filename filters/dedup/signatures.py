@@ -33,6 +33,7 @@ BATCH_ROWS = 1024
 METADATA_PREFIX = "metadata."
 _OF_LATER_STAGES = frozenset(
     {"priority", "source_rank", "quality_step", "index", "rehydration", "clustering_memory_mb", "members_per_partition"}
+    | {"verify", "verify_similarity", "verify_share"}
 )
 
 

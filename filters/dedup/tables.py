@@ -38,6 +38,13 @@ DECISIONS = pa.schema(
 """By shard: every document of the run that is in a cluster."""
 
 
+CANDIDATES = pa.schema([("row", pa.uint32()), ("root", pa.uint64())])
+"""By shard, those of the index first: documents whose texts are to be compared with others of their cluster."""
+
+SHINGLES = pa.schema([("node", pa.uint64()), ("shingles", pa.list_(pa.uint64()))])
+"""By a hash of the root: the set of shingles of each candidate, as ascending hashes."""
+
+
 def attributes(sketch_bytes: int) -> pa.Schema:
     """One row a document, in the order of the shard; a single partition.
 
@@ -58,8 +65,12 @@ def attributes(sketch_bytes: int) -> pa.Schema:
 
 
 def members(sketch_bytes: int) -> pa.Schema:
-    """By a hash of ``root``: the clustered documents with their attributes."""
-    return pa.schema([("node", pa.uint64()), ("root", pa.uint64()), *attributes(sketch_bytes)])
+    """By a hash of ``root``: the clustered documents with their attributes.
+
+    ``removed_before``: a run of the index removed the document, so that it can be nobody's keeper.
+    """
+    own = [("node", pa.uint64()), ("root", pa.uint64()), ("removed_before", pa.bool_())]
+    return pa.schema([*own, *attributes(sketch_bytes)])
 
 
 def nodes_of(shard: int, rows: npt.NDArray[np.integer[Any]]) -> U64:
