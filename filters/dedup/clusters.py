@@ -17,7 +17,7 @@ import pyarrow as pa
 from caravela.config import to_dict
 from caravela.manifest import Input
 from caravela.stages import Shard, ShardOutput, Stage, finished
-from filters.dedup import partitions, ranking, verification
+from filters.dedup import keepers, partitions, ranking, verification
 from filters.dedup.config import DedupConfig
 from filters.dedup.index import IndexRun
 from filters.dedup.ranking import Mask, Partition, Places
@@ -111,7 +111,9 @@ class ClusterWorker:
         ordered = inside[np.argsort(node[inside])]
         parts = by_partition(decisions.take(pa.array(ordered)), place[ordered], new)
         partitions.write(out.local_path(f"part-{shard.index:05d}.parts", table="decisions"), DECISIONS, parts)
-        return {**_counters(keep, is_new, sizes, cluster), **found.counters}
+        to_index = decisions.filter(pa.array(is_new & ~is_new[best]))
+        promised = {"index_keepers": keepers.checksum(to_index["cluster"].to_numpy(), to_index["kept_id"])}
+        return {**_counters(keep, is_new, sizes, cluster), **found.counters, **promised}
 
     def _verified(self, shard: Shard, partition: Partition, out: ShardOutput) -> Verified:
         """The keeper of each document, verified if that is asked for."""

@@ -3,8 +3,9 @@
 Out: ``documents`` with ``cluster_size`` (this one included) and ``repeats`` (for the mixture, from the rehydration
 table); ``removed`` with ``detail`` (the id of the document that was kept instead), ``cluster`` and ``similarity``.
 
-At the end of every run it is checked that each clustered document is kept or removed, and that as many were kept as
-there are clusters without a document of the index.
+At the end of every run, before there is a manifest, it is checked that each clustered document is kept or removed, that
+as many were kept as there are clusters without a document of the index, and that every removed document names one that
+is kept in its own cluster, by the ids in the tables that were written (``filters.dedup.keepers``).
 """
 
 import functools
@@ -18,9 +19,10 @@ import pyarrow.parquet as pq
 
 from caravela import manifest, schema, storage
 from caravela.config import to_dict
+from caravela.errors import UserError
 from caravela.manifest import Input, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, finished
-from filters.dedup import partitions, rehydration, verification
+from filters.dedup import keepers, partitions, rehydration, verification
 from filters.dedup.config import DedupConfig
 from filters.dedup.tables import DECISIONS
 
@@ -43,7 +45,7 @@ def dedup_stage(root: str, config: DedupConfig, curated: Input, clusters: Input)
 
     return Stage(
         name="dedup",
-        version=2,
+        version=3,
         root=root,
         config={"exact": config.exact, "minhash": config.minhash, "rehydration": to_dict(config.rehydration)},
         inputs=(curated, clusters),
@@ -67,6 +69,7 @@ class DedupWorker:
             decisions.num_rows,
             int(pc.sum(decisions["keep"]).as_py() or 0),
         )
+        counters["keepers_kept"] = counters["keepers_named"] = 0
         with storage.open_read(shard.spec["documents"]) as stream:
             file = pq.ParquetFile(stream)
             columns = file.schema_arrow.remove_metadata()
@@ -75,6 +78,8 @@ class DedupWorker:
             for batch in file.iter_batches(BATCH_ROWS):
                 self._merge(pa.table(batch), decisions, counters, kept, removed)
                 out.progress.add(documents=batch.num_rows)
+        for name in ("keepers_kept", "keepers_named"):
+            counters[name] %= keepers.MODULUS
         return counters
 
     def _merge(self, batch: pa.Table, decisions: pa.Table, counters: dict[str, int], kept: Any, removed: Any) -> None:
@@ -88,6 +93,10 @@ class DedupWorker:
         repeats = rehydration.repeats(sizes, self.repeats)
         counted = batch.append_column("cluster_size", pa.array(sizes)).append_column("repeats", pa.array(repeats))
         kept.add_batch(counted if stays.all() else counted.filter(pa.array(stays)))
+        here = own.filter(own["keep"])
+        ids = batch["id"].take(pa.array(here["row"].to_numpy().astype(np.int64) - first))
+        lost_there = here["cluster_size"].to_numpy() - 1
+        counters["keepers_kept"] += keepers.checksum(here["cluster"].to_numpy(), ids, lost_there)
         gone = own.filter(pc.invert(own["keep"]))
         if gone.num_rows:
             lost = batch.take(pa.array(gone["row"].to_numpy().astype(np.int64) - first))
@@ -96,6 +105,7 @@ class DedupWorker:
             for (name, _), values in zip(REMOVED_FIELDS, why, strict=True):
                 lost = lost.append_column(name, values)
             removed.add_batch(lost)
+            counters["keepers_named"] += keepers.checksum(lost["cluster"].to_numpy(), lost["detail"])
         lengths = pc.fill_null(pc.binary_length(batch["text"]), 0).to_numpy()
         counters["documents_in"] += batch.num_rows
         counters["documents_kept"] += int(stays.sum())
@@ -108,15 +118,27 @@ class DedupWorker:
 
 
 def _summary(clusters: Input, config: DedupConfig, records: Sequence[ShardRecord], uri: str) -> Mapping[str, Any]:
-    """Checks what was removed against the clusters; their sizes and the curve of the settings for the report."""
+    """Checks what was removed against the clusters; their sizes and the curve of the settings for the report.
+
+    Raises:
+        UserError: what was removed is not what the clusters say, or names what was not kept.
+    """
     found, total = finished(clusters).counters, manifest.sum_counters(records)
     removed = sum(v for k, v in total.items() if k.startswith("removed."))
+    kept = total.get("keepers_kept", 0) + found.get("index_keepers", 0)
+    way_out = f"delete {uri} and {clusters.uri} and run again"
     for name, here, there in (
-        ("documents in clusters", total["clustered"], found["documents_here"]),
-        ("kept documents of clusters", total["clustered_kept"], found["clusters_kept_here"]),
-        ("removed documents", removed, found["documents_here"] - found["clusters_kept_here"]),
+        ("documents in clusters", total.get("clustered", 0), found.get("documents_here", 0)),
+        ("kept documents of clusters", total.get("clustered_kept", 0), found.get("clusters_kept_here", 0)),
+        ("removed documents", removed, found.get("documents_here", 0) - found.get("clusters_kept_here", 0)),
     ):
-        assert here == there, f"{uri}: {here} {name}, but the clusters say {there}"
+        if here != there:
+            raise UserError(f"{uri}: {here} {name}, but the clusters say {there}; {way_out}")
+    if (total.get("keepers_named", 0) - kept) % keepers.MODULUS:
+        raise UserError(
+            f"{uri}: removed documents name as kept what is not kept, or not in their cluster; {way_out}. Were the "
+            "documents replaced since, delete the signatures too"
+        )
     prefix = "clusters_of_size."
     sizes = {int(key.removeprefix(prefix)): count for key, count in found.items() if key.startswith(prefix)}
     return {
