@@ -394,6 +394,23 @@ def test_run_without_removed_documents_or_clusters_renders(tmp_path: Path) -> No
     Reader(storage.read_text(storage.join(made.uri, HTML_FILE)))
 
 
+def test_verified_near_duplicates_are_told_of_in_page_figures_and_card(tmp_path: Path) -> None:
+    found = {"mode": "sample", "similarity": 0.5, "share": 0.05, "pairs_verified": 40, "false_positives": 2}
+    found |= {
+        "false_positive_rate": 0.05,
+        "interval": [0.0138, 0.165],
+        "pairs_of_similarity": [0] * 4 + [2, 0, 0, 8, 30, 0],
+    }
+    one = stage(tmp_path, "dedup", write_deduplicated, {"cluster_sizes": {"3": 1}, "verification": found})
+    finish(one)
+    made = run_report([one], made_of([one]))
+    rate = "The true rate lies between 1.4% and 16.5% with 95% confidence."
+    page, card = (storage.read_text(storage.join(made.uri, name)) for name in (HTML_FILE, CARD_FILE))
+    assert rate in page
+    assert "2 (5.0%) have a Jaccard similarity below 0.50: false positives. " + rate in card
+    assert json.loads(storage.read_text(storage.join(made.uri, JSON_FILE)))["duplicates"]["verification"] == found
+
+
 def test_dataset_card_counts_by_hand_and_leaves_licence_to_people(road: list[Stage], tmp_path: Path) -> None:
     inputs = [one.as_input() for one in road]
     done = finish(report_stage(str(tmp_path), ReportConfig(title="Barcos"), inputs))

@@ -39,7 +39,7 @@ def similarity(one: U64, other: U64, least: float) -> float:
         else:
             k += 1
     share: float = common / (total - common)
-    return share
+    return share if common >= needed else 0.0
 
 
 @numba.njit(cache=True, nogil=True)

@@ -3,9 +3,9 @@
 Over removed documents it is the sum of a hash of (cluster, id of the keeper that they name); over kept ones the sum of
 the hash of (cluster, own id), times the number of documents that the cluster lost. Equal sums mean equal collections
 (but for one chance in 2^40), so that no removed document has a keeper that is not there, was not kept or lies in
-another cluster. Each shard adds up its own; nothing grows with the corpus, and nothing is read again. What it costs is a
-hash of an id for each clustered document. A checksum is a counter: of 40 bits, sums over 8,192 shards are exact in any
-reader of JSON.
+another cluster. Each shard adds up its own; nothing grows with the corpus, and nothing is read again. What it costs is
+a hash of an id for each clustered document. A checksum is a counter: of 40 bits, sums over 8,192 shards are exact in
+any reader of JSON.
 """
 
 from typing import Any

@@ -115,6 +115,7 @@ def _duplicates(signatures: Manifest | None, dedup: Manifest | None, limits: Lim
         "bands": shape.get("bands"),
         "rows_per_band": shape.get("rows_per_band"),
         "join_probability": dedup.summary.get("join_probability", {}),
+        "verification": dedup.summary.get("verification"),
         "example": examples.example_of_near_duplicates(dedup, limits.parts),
     }
 

@@ -16,6 +16,7 @@ from caravela.reporting.examples import removal_counts
 from caravela.reporting.markup import count, percent, size
 from caravela.reporting.parts import language_tag
 from caravela.reporting.reasons import explanation
+from caravela.reporting.verification import in_words
 
 FILL = "FILL IN"
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
@@ -50,6 +51,7 @@ def dataset_card(stages: Mapping[str, Manifest], figures: Mapping[str, Any]) -> 
         "",
         *_table(("step", "reason", "documents", "what it means"), _removed(stages)),
         "",
+        *_verification(last),
         "### Settings",
         "",
         *_settings(stages),
@@ -141,6 +143,11 @@ def _removed(stages: Mapping[str, Manifest]) -> Iterator[Sequence[str]]:
         if (stage := stages.get(name)) is not None:
             rows = sorted(removal_counts(stage), key=lambda row: (-row[2], row[:2]))
             yield from ((step, f"`{reason}`", count(n), explanation(reason)) for step, reason, n in rows)
+
+
+def _verification(last: Manifest) -> Iterator[str]:
+    if (found := last.summary.get("verification")) is not None:
+        yield from (in_words(found), "")
 
 
 def _settings(stages: Mapping[str, Manifest]) -> Iterator[str]:

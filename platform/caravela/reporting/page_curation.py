@@ -8,6 +8,7 @@ from caravela.reporting.markup import Html, count, element, number, percent, siz
 from caravela.reporting.parts import Column, fold, language_tag, passage, plural, section, table
 from caravela.reporting.reasons import explanation
 from caravela.reporting.scores import join_probability
+from caravela.reporting.verification import verification_part
 
 STEPS = {
     "in": "records in",
@@ -140,7 +141,8 @@ def duplicates_section(figures: Mapping[str, Any]) -> Html | None:
         else []
     )
     drawn = [element("div", *left), *_join_chart(found, (figures["scores"] or {}).get("deduplication"))]
-    return section("duplicates", "Duplicates", lead, charts.stacked(drawn), _pair(found["example"]))
+    verified = verification_part(found["verification"])
+    return section("duplicates", "Duplicates", lead, charts.stacked(drawn), verified, _pair(found["example"]))
 
 
 def _size_range(bin_: Mapping[str, int]) -> str:
