@@ -13,6 +13,9 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+STRIDE = 32
+"""Steps between two looks at whether enough can still be common."""
+
 
 @numba.njit(cache=True, nogil=True)
 def similarity(one: U64, other: U64, least: float) -> float:
@@ -30,14 +33,11 @@ def similarity(one: U64, other: U64, least: float) -> float:
     while i < one.shape[0] and k < other.shape[0]:
         if common + min(one.shape[0] - i, other.shape[0] - k) < needed:
             return 0.0
-        if one[i] == other[k]:
-            common += 1
-            i += 1
-            k += 1
-        elif one[i] < other[k]:
-            i += 1
-        else:
-            k += 1
+        for _ in range(min(STRIDE, one.shape[0] - i, other.shape[0] - k)):  # no step leaves either set
+            a, b = one[i], other[k]
+            common += int(a == b)
+            i += int(a <= b)
+            k += int(b <= a)
     share: float = common / (total - common)
     return share if common >= needed else 0.0
 
