@@ -9,5 +9,11 @@
 ``clusters``    each partition of clusters → the best document of each, and a decision for every other.
 ``dedup``       each shard of documents + its decisions → documents and removed.
 
+Where ``dedup.spans`` is on, three more take repeated sentences or lines out of what is left:
+
+``spans``           each shard of documents → the hashes of its spans, by range of the hash.
+``repeated_spans``  each range of hashes → which spans are repeats, by shard.
+``trim``            each shard of documents + its repeats → documents without them, removed, and what was cut out.
+
 A document is (shard, row) from the manifest, written as one number ``shard << 32 | row``; never the order of arrival.
 """

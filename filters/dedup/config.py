@@ -8,6 +8,39 @@ from filters.dedup.rehydration import RehydrationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpansConfig:
+    """Sentences or lines that come again are taken out of the documents that deduplication has kept; off by default."""
+
+    unit: Literal["off", "sentences", "lines"] = "off"
+    """What is compared: runs of sentences, as in C4, or single lines."""
+    sentences: int = 3
+    """Sentences of a span; with ``lines`` a span is one line."""
+    min_words: int = 10
+    """Shorter spans stay: answers, headings, the formulas of a genre."""
+    keep: int = 1
+    """How many occurrences of a span stay, the first ones in the order of the input; those of an index come first."""
+    within_documents: bool = True
+    """Whether a span that a document repeats goes, as in C4; false: only what another document has had before."""
+    min_document_words: int = 50
+    """A document that lost spans and has fewer words left is removed."""
+    spans_per_partition: int = 16_000_000
+    """Spans that one task sorts: the default takes about 1 GB. It changes how work is cut, not what is kept."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            *(("sentences", 1), ("min_words", 1), ("keep", 1), ("min_document_words", 0)),
+            ("spans_per_partition", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} = {getattr(self, name)}: expected {least} or more")
+
+    @property
+    def length(self) -> int:
+        """Units of a span."""
+        return self.sentences if self.unit == "sentences" else 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class DedupConfig:
     """Exact, then MinHash-LSH; the best document of each cluster is kept."""
 
@@ -49,6 +82,7 @@ class DedupConfig:
     verify_share: float = 0.05
     """The share of removed near-duplicates that ``sample`` compares, chosen by a hash of the document's number."""
     rehydration: RehydrationConfig = field(default_factory=RehydrationConfig)
+    spans: SpansConfig = field(default_factory=SpansConfig)
     keys_per_partition: int = 16_000_000
     """Keys that one task sorts: the default takes about 1 GB. It changes how work is cut, not what is kept."""
     clustering_memory_mb: int = 4096

@@ -8,7 +8,8 @@ needs one edge per document. Linear in a bucket's size: a million copies of one 
 Memory: 60 bytes per key of a partition.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from caravela.manifest import Input, Manifest
 from caravela.stages import Shard, ShardOutput, Stage, finished
 from filters.dedup import kernels, partitions
 from filters.dedup.signatures import partition_starts
-from filters.dedup.tables import EDGES, KEYS, ROW_BITS, U64, by_partition, spread
+from filters.dedup.tables import EDGES, KEYS, U64, by_partition, nodes_of, spread
 
 
 def duplicates_stage(root: str, signatures: Input, index: Sequence[Input] = ()) -> Stage:
@@ -26,7 +27,7 @@ def duplicates_stage(root: str, signatures: Input, index: Sequence[Input] = ()) 
 
     def plan() -> list[Shard]:
         found = [finished(source) for source in sources]
-        counts = [_partitions(keys) for keys in found]
+        counts = [partitions_of(keys) for keys in found]
         files = [{"uris": keys.uris("keys"), "of": of} for keys, of in zip(found, counts, strict=True)]
         most = max(counts)
         return [Shard(index=i, name=f"partition {i}", spec={"files": files, "of": most}) for i in range(most)]
@@ -36,8 +37,9 @@ def duplicates_stage(root: str, signatures: Input, index: Sequence[Input] = ()) 
     )
 
 
-def _partitions(signatures: Manifest) -> int:
-    return int(signatures.shards[0].counters["partitions"]) if signatures.shards else 1
+def partitions_of(found: Manifest) -> int:
+    """Into how many partitions a stage's files are cut."""
+    return int(found.shards[0].counters["partitions"]) if found.shards else 1
 
 
 class DuplicateWorker:
@@ -57,22 +59,30 @@ class DuplicateWorker:
         return {"keys": len(keys), "edges": len(node)}
 
     def _keys(self, shard: Shard, of: int) -> tuple[U64, U64]:
-        """The partition's keys and documents. A run that was cut into fewer partitions is cut further here."""
-        starts = [*partition_starts(of).tolist(), 1 << 64]
-        first, after = starts[shard.index], starts[shard.index + 1]
-        keys, nodes, number = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)], 0
-        for source in shard.spec["files"]:
-            part = shard.index * int(source["of"]) // of
-            for uri in source["uris"]:
-                table = partitions.read(uri, part, int(source["of"]), KEYS)
-                key = table["key"].to_numpy()
-                begin = np.searchsorted(key, np.uint64(first))
-                end = len(key) if after == 1 << 64 else np.searchsorted(key, np.uint64(after))
-                keys.append(key[begin:end])
-                rows = table["row"].to_numpy()[begin:end]
-                nodes.append(rows.astype(np.uint64) | np.uint64(number) << ROW_BITS)
-                number += 1
+        """The partition's keys and documents."""
+        keys, nodes = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+        for number, table in enumerate(tables_of_range(shard.spec["files"], shard.index, of, KEYS)):
+            keys.append(table["key"].to_numpy())
+            nodes.append(nodes_of(number, table["row"].to_numpy()))
         return np.concatenate(keys), np.concatenate(nodes)
+
+
+def tables_of_range(
+    files: Sequence[Mapping[str, Any]], partition: int, of: int, schema: pa.Schema
+) -> Iterator[pa.Table]:
+    """One partition's rows of every shard, in order. A run that was cut into fewer partitions is cut further here.
+
+    ``files``: of each run the ``uris`` of its files, sorted by ``key``, and ``of`` how many partitions they are.
+    """
+    starts = [*partition_starts(of).tolist(), 1 << 64]
+    first, after = starts[partition], starts[partition + 1]
+    for source in files:
+        for uri in source["uris"]:
+            table = partitions.read(uri, partition * int(source["of"]) // of, int(source["of"]), schema)
+            key = table["key"].to_numpy()
+            begin = int(np.searchsorted(key, np.uint64(first)))
+            end = len(key) if after == 1 << 64 else int(np.searchsorted(key, np.uint64(after)))
+            yield table.slice(begin, end - begin)
 
 
 def contracted(firsts: U64, others: U64) -> tuple[U64, U64]:

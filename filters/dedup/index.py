@@ -32,7 +32,7 @@ def index_runs(roots: Sequence[str], settings: Mapping[str, object], *, with_doc
     """
     found: list[IndexRun] = []
     for root in roots:
-        signatures, clusters = (_stage_of(root, name) for name in ("signatures", "clusters"))
+        signatures, clusters = (stage_of(root, name) for name in ("signatures", "clusters"))
         for name, value in settings.items():
             if name != "keys_per_partition" and (own := signatures.config.get(name)) != value:
                 raise UserError(
@@ -65,14 +65,15 @@ def index_runs(roots: Sequence[str], settings: Mapping[str, object], *, with_doc
     return tuple(found)
 
 
-def _as_input(stage: Manifest) -> Input:
-    return Input(name=stage.stage, fingerprint=stage.fingerprint, uri=stage.uri)
-
-
-def _stage_of(root: str, name: str) -> Manifest:
+def stage_of(root: str, name: str) -> Manifest:
+    """The latest finished stage of a run of the index."""
     base = storage.absolute(root)
     relative = manifest.read_run_index(base).get(name)
     found = manifest.read(storage.join(base, relative)) if relative else None
     if found is None:
         raise UserError(f"dedup.index: {root} has no finished stage {name}; expected the root of a deduplicated run")
     return found
+
+
+def _as_input(stage: Manifest) -> Input:
+    return Input(name=stage.stage, fingerprint=stage.fingerprint, uri=stage.uri)

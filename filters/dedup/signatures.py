@@ -32,8 +32,10 @@ from filters.dedup.tables import KEYS, U64
 BATCH_ROWS = 1024
 METADATA_PREFIX = "metadata."
 _OF_LATER_STAGES = frozenset(
-    {"priority", "source_rank", "quality_step", "index", "rehydration", "clustering_memory_mb", "members_per_partition"}
-    | {"verify", "verify_similarity", "verify_share"}
+    {
+        *("priority", "source_rank", "quality_step", "index", "rehydration", "spans"),
+        *("verify", "verify_similarity", "verify_share", "clustering_memory_mb", "members_per_partition"),
+    }
 )
 
 
@@ -98,7 +100,7 @@ class SignatureWorker:
                 exact = np.array([exact_hash(text) for text in batch["text"].to_pylist()], np.uint64).reshape(-1, 2)
                 signature, words = self._signature(batch["text"])
                 attributes.append(self._attributes(batch, exact, signature))
-                salt = self._salt(batch)
+                salt = scope_salt(batch, self.config.scope)
                 for column in self._keys(exact, signature, words):
                     present = column != 0
                     keys.append((column if salt is None else tables.spread(column ^ salt) | np.uint64(1))[present])
@@ -113,14 +115,11 @@ class SignatureWorker:
         return {"documents": seen, "keys": count, "partitions": int(shard.spec["partitions"])}
 
     def _columns(self, present: Sequence[str], uri: str) -> list[str]:
-        """What is read of a shard; a column that the config names must be there."""
-        scope = [name for name in self.config.scope if not name.startswith(METADATA_PREFIX)]
+        """What is read of a shard."""
         quality = [self.config.quality_column] if self.config.quality_column else []
-        for name in (*scope, *quality):
-            if name not in present:
-                raise UserError(f"{storage.shown(uri)}: no column {name!r} for dedup; it has {', '.join(present)}")
-        metadata = ["metadata"] if len(scope) < len(self.config.scope) else []
-        return list(dict.fromkeys(["id", "text", "date", "source", *scope, *quality, *metadata]))
+        scope = scope_columns(self.config.scope)
+        check_columns([*scope, *quality], present, uri)
+        return list(dict.fromkeys(["id", "text", "date", "source", *scope, *quality]))
 
     def _write_keys(self, out: ShardOutput, keys: list[U64], rows: list[npt.NDArray[np.uint32]], count: int) -> int:
         all_keys = np.concatenate([np.empty(0, np.uint64), *keys])
@@ -173,18 +172,31 @@ class SignatureWorker:
             for band in range(self.config.bands):
                 yield np.where(words > 0, bands[:, band] | np.uint64(1), np.uint64(0))
 
-    def _salt(self, batch: pa.RecordBatch) -> U64 | None:
-        """A number for the scope of each document; None where all are in one."""
-        if not self.config.scope:
-            return None
-        fields = [
-            _from_metadata(batch["metadata"], name.removeprefix(METADATA_PREFIX))
-            if name.startswith(METADATA_PREFIX)
-            else batch[name].to_pylist()
-            for name in self.config.scope
-        ]
-        scopes = zip(*fields, strict=True)
-        return np.array([xxhash.xxh3_64_intdigest(json.dumps(scope).encode()) for scope in scopes], np.uint64)
+
+def scope_columns(scope: Sequence[str]) -> list[str]:
+    """The columns of documents that hold the scope."""
+    return list(dict.fromkeys("metadata" if name.startswith(METADATA_PREFIX) else name for name in scope))
+
+
+def check_columns(names: Sequence[str], present: Sequence[str], uri: str) -> None:
+    """Refuses a shard that lacks a column which the config names."""
+    for name in names:
+        if name not in present:
+            raise UserError(f"{storage.shown(uri)}: no column {name!r} for dedup; it has {', '.join(present)}")
+
+
+def scope_salt(batch: pa.RecordBatch, scope: Sequence[str]) -> U64 | None:
+    """A number for the scope of each document; None where all are in one."""
+    if not scope:
+        return None
+    fields = [
+        _from_metadata(batch["metadata"], name.removeprefix(METADATA_PREFIX))
+        if name.startswith(METADATA_PREFIX)
+        else batch[name].to_pylist()
+        for name in scope
+    ]
+    scopes = zip(*fields, strict=True)
+    return np.array([xxhash.xxh3_64_intdigest(json.dumps(scope).encode()) for scope in scopes], np.uint64)
 
 
 def _from_metadata(metadata: pa.Array, name: str) -> list[Any]:

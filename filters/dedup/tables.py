@@ -37,6 +37,13 @@ DECISIONS = pa.schema(
 )
 """By shard: every document of the run that is in a cluster."""
 
+SPANS = pa.schema([("key", pa.uint64()), ("check", pa.uint32()), ("row", pa.uint32()), ("unit", pa.uint32())])
+"""By range of the key, sorted by key, row and unit: equal keys and checks are equal spans of sentences or lines.
+``unit`` is the number, in its document, of the sentence or line with which the span begins."""
+
+REPEATS = pa.schema([("row", pa.uint32()), ("unit", pa.uint32())])
+"""By shard, sorted: the spans that go."""
+
 
 CANDIDATES = pa.schema([("row", pa.uint32()), ("root", pa.uint64())])
 """By shard, those of the index first: documents whose texts are to be compared with others of their cluster."""
