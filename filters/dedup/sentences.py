@@ -37,8 +37,8 @@ IF_CAPITAL, BEFORE_NUMBER, ALWAYS = 1, 2, 4
 
 ABBREVIATIONS: dict[int, str] = {
     ALWAYS: "sr sra srs sras srta srtas dr dra drs dras drª srª prof profa profas profs profª exmo exma ilmo ilma eng "
-    "enga engª arq adv av rod art arts cap caps vol vols fig figs tab pag pags pp fl fls sec secs num nr nº nºs inc obs "
-    "ref refs cf op ed eds org orgs coord trad ibid aprox dec proc rel tel fax cel vs",
+    "enga engª arq adv av rod art arts cap caps vol vols fig figs tab pag pags pp fl fls sec secs num nr nº nºs inc "
+    "obs ref refs cf op ed eds org orgs coord trad ibid aprox dec proc rel tel fax cel vs",
     IF_CAPITAL: "al alm bel brig cb cia cons dep depto dept des dir est fr gal gen gov inst ir jd lgo maj mal min mons "
     "pca pe pq pref pres prov rev sen sgt st sta sto ten trav tv univ ver visc vl",
     BEFORE_NUMBER: "al ap apto bl cep cx insc km lt mat par qd reg res jan fev mar abr mai jun jul ago set out nov dez",
