@@ -1,8 +1,8 @@
 """Stage ``browse``: a page of removed documents by reason, beside the kept ones that were nearest to the same limit.
 
-In: the finished stage ``curate`` and, where there is one, ``dedup``. Out: ``removed.html``, which needs nothing but
-itself and runs no script (``filters.browse_page``). Documents are chosen by a hash of their ids, kept ones by how near
-they are to the limit, which is that of the finished stage's own settings.
+In: the finished stage ``curate`` and, where there are any, ``dedup`` and ``trim``. Out: ``removed.html``, which needs
+nothing but itself and runs no script (``filters.browse_page``). Documents are chosen by a hash of their ids, kept ones
+by how near they are to the limit, which is that of the finished stage's own settings.
 
 The driver makes it, from ``parts`` parts of each table that lie evenly over it, so that a large run costs no more.
 Memory: of each document that is shown its first ``LOOKED_AT`` characters.
@@ -30,6 +30,7 @@ from filters.language import LanguageConfig, threshold_for
 from filters.quality import QualityConfig
 
 PAGE_FILE = "removed.html"
+CURATE = "curate"
 KEPT_COLUMNS = ("id", "url", "text", "language", "metadata")
 REMOVED_COLUMNS = (*KEPT_COLUMNS, "stage", "reason", "detail")
 LOOKED_AT = 100_000
@@ -55,9 +56,9 @@ class BrowseConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)}: expected {least} or more")
 
 
-def browse_stage(root: str, config: BrowseConfig, curated: Input, dedup: Input | None = None) -> Stage:
-    """The stage over a finished curation and, if given, deduplication."""
-    inputs = (curated, dedup) if dedup else (curated,)
+def browse_stage(root: str, config: BrowseConfig, curated: Input, *behind: Input) -> Stage:
+    """The stage over a finished curation and the stages behind it that remove documents, if given."""
+    inputs = (curated, *behind)
     return Stage(
         name="browse",
         version=1,
@@ -115,7 +116,7 @@ def collect(stage: Manifest, config: BrowseConfig) -> Iterator[Group]:
             key: [dict(keepers[row["detail"]], of=row["id"]) for row in rows if row["detail"] in keepers]
             for key, rows in removed.items()
         }
-    else:
+    elif stage.stage == CURATE:
         limits = {key: limit for key, limit in limits_of(stage).items() if key in counts}
         nearest = _nearest(stage, set(limits.values()), config)
         kept = {key: nearest[limit] for key, limit in limits.items()}

@@ -15,11 +15,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _choose(config: RoadConfig) -> list[Stage]:
-    """The page over curation and, if it is finished, deduplication."""
+    """The page over curation and, as far as it is finished, deduplication."""
     stages = road(config)
-    curated, unique = stages["curate"].as_input(), stages["dedup"].as_input()
-    dedup = unique if manifest.read(unique.uri) is not None else None
-    return [browse_stage(stages["curate"].root, config.browse, curated, dedup)]
+    inputs = [stages[name].as_input() for name in ("curate", "dedup", "trim") if name in stages]
+    done = [one for one in inputs[1:] if manifest.read(one.uri) is not None]
+    return [browse_stage(stages["curate"].root, config.browse, inputs[0], *done)]
 
 
 if __name__ == "__main__":

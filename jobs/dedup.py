@@ -1,11 +1,11 @@
-"""Exact and near-duplicates out of the curated documents; the best of each cluster stays."""
+"""Exact and near-duplicates out of the curated documents; the best of each cluster stays. If set, repeated text too."""
 
 import sys
 from collections.abc import Sequence
 
 from caravela import command
 from caravela.stages import Stage
-from filters.dedup.road import DEDUP_STAGES
+from filters.dedup.road import DEDUP_STAGES, SPAN_STAGES
 from road import RoadConfig, road
 
 
@@ -15,9 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def deduplication(config: RoadConfig) -> list[Stage]:
-    """The stages; those that verify removals where that is asked for."""
+    """The stages, with those that verify removals and take out repeated spans where they are asked for."""
     stages = road(config)
-    return [stages[name] for name in DEDUP_STAGES if name in stages]
+    return [stages[name] for name in (*DEDUP_STAGES, *SPAN_STAGES) if name in stages]
 
 
 if __name__ == "__main__":

@@ -55,10 +55,11 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     curation = curate_stages(root, config.curate, crawl.as_input() if crawl else None)
     curated = curation[-1].as_input()
     deduplication = dedup_stages(root, config.dedup, curated)
-    dedup = deduplication[-1]
-    browse = browse_stage(root, config.browse, curated, dedup.as_input())
-    tokenizer = tokenizer_stage(root, config.tokenizer, dedup.as_input())
-    pack = pack_stage(root, config.pack, dedup.as_input(), tokenizer.as_input())
+    removals = [stage.as_input() for stage in deduplication if stage.name in ("dedup", "trim")]
+    documents = removals[-1]
+    browse = browse_stage(root, config.browse, curated, *removals)
+    tokenizer = tokenizer_stage(root, config.tokenizer, documents)
+    pack = pack_stage(root, config.pack, documents, tokenizer.as_input())
     model = replace(config.model, vocabulary_size=config.tokenizer.vocabulary_size, max_positions=config.pack.context)
     pretrain = pretrain_stage(root, config.train, model, pack.as_input(), tokenizer.as_input())
     trained, tokens = pretrain.as_input(), tokenizer.as_input()

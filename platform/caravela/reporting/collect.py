@@ -17,6 +17,7 @@ from caravela import storage
 from caravela.manifest import Manifest
 from caravela.model.config import ModelConfig, num_parameters
 from caravela.reporting import examples, scores
+from caravela.reporting.spans import repeated_spans
 
 METRICS_FILE = "metrics.jsonl"
 CURVES = ("loss", "validation_loss", "learning_rate", "tokens_per_second", "grad_norm")
@@ -36,17 +37,18 @@ class Limits:
 
 def collect(root: str, stages: Mapping[str, Manifest], missing: Sequence[str], limits: Limits) -> dict[str, Any]:
     """All that the report says. ``missing`` names stages that belong to the run and are not finished."""
-    crawl, curate, dedup = stages.get("crawl"), stages.get("curate"), stages.get("dedup")
-    removed = examples.removed_by_reason(curate, dedup, limits.examples, limits.excerpt_characters, limits.parts)
+    crawl, curate, dedup, trim = (stages.get(name) for name in ("crawl", "curate", "dedup", "trim"))
+    shown = (limits.examples, limits.excerpt_characters, limits.parts)
     figures: dict[str, Any] = {
         "root": root,
         "finished": max(map(_end, stages.values()), default=""),
         "versions": {name: version for stage in stages.values() for name, version in stage.versions.items()},
         "missing": list(missing),
         "road": [_stage(stage) for stage in stages.values()],
-        "funnel": funnel(curate, dedup),
-        "removed": removed,
+        "funnel": funnel(curate, dedup, trim),
+        "removed": examples.removed_by_reason((curate, dedup, trim), *shown),
         "duplicates": _duplicates(stages.get("signatures"), dedup, limits),
+        "spans": repeated_spans(trim, *shown),
         "scores": scores.score(crawl, curate, stages.get("signatures"), dedup),
         "tokenizer": _tokenizer(stages.get("tokenizer")),
         "packing": _summary(stages.get("pack")),
@@ -55,7 +57,7 @@ def collect(root: str, stages: Mapping[str, Manifest], missing: Sequence[str], l
         "evaluation": _summary(stages.get("evaluate")),
         "config": {name: settings.to_toml(stage.config) for name, stage in stages.items()},
     }
-    return {**figures, "headline": _headline(figures, curate, dedup)}
+    return {**figures, "headline": _headline(figures, curate, dedup, trim)}
 
 
 def _end(stage: Manifest) -> str:
@@ -86,16 +88,17 @@ def _stage(stage: Manifest) -> dict[str, Any]:
     }
 
 
-def funnel(curate: Manifest | None, dedup: Manifest | None) -> list[dict[str, Any]]:
+def funnel(curate: Manifest | None, dedup: Manifest | None, trim: Manifest | None = None) -> list[dict[str, Any]]:
     """Documents and bytes after every step. Text is counted from extraction on; before it there are only raw bytes."""
     steps: list[dict[str, Any]] = []
     if curate is not None:
         for step in curate.summary["funnel"]:
             size = None if step["step"] == "read" else step["bytes"]
             steps.append({"step": step["step"], "documents": step["documents"], "bytes": size})
-    if dedup is not None:
-        kept = dedup.counters
-        steps.append({"step": "deduplicate", "documents": kept["documents_kept"], "bytes": kept["bytes_kept"]})
+    for name, stage in (("deduplicate", dedup), ("repeated text", trim)):
+        if stage is not None:
+            kept = stage.counters
+            steps.append({"step": name, "documents": kept["documents_kept"], "bytes": kept["bytes_kept"]})
     return steps
 
 
@@ -196,10 +199,12 @@ def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[floa
     return [*means, points[-1]]
 
 
-def _headline(figures: Mapping[str, Any], curate: Manifest | None, dedup: Manifest | None) -> dict[str, Any]:
+def _headline(
+    figures: Mapping[str, Any], curate: Manifest | None, dedup: Manifest | None, trim: Manifest | None
+) -> dict[str, Any]:
     """The few figures that come first."""
     packing, training, evaluation = figures["packing"] or {}, figures["training"] or {}, figures["evaluation"] or {}
-    last = dedup or curate
+    last = trim or dedup or curate
     tokens = [packing[name] for name in ("train_tokens", "validation_tokens") if name in packing]
     return {
         "documents_in": curate.counters["documents_in"] if curate else None,

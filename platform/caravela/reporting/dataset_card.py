@@ -25,7 +25,7 @@ LARGER_SIZES = ((1e8, "10M<n<100M"), (1e9, "100M<n<1B"), (1e10, "1B<n<10B"), (1e
 
 def dataset_card(stages: Mapping[str, Manifest], figures: Mapping[str, Any]) -> str | None:
     """The card, or None for a run without documents."""
-    last = stages.get("dedup") or stages.get("curate")
+    last = stages.get("trim") or stages.get("dedup") or stages.get("curate")
     if last is None:
         return None
     documents, text_bytes = last.counters["documents_kept"], last.counters["bytes_kept"]
@@ -104,15 +104,22 @@ def _columns(last: Manifest) -> Iterator[Sequence[str]]:
         "row": "its number in the file, or part of a file, that it was read from",
     }
     yield from ((f"`{name}`", meaning) for name, meaning in meanings.items())
-    if last.stage == "dedup":
+    if last.stage in ("dedup", "trim"):
         yield "`cluster_size`", "how many documents, with this one, were duplicates of one another"
         yield "`repeats`", "how often the document is to be repeated in a mixture"
+    if last.stage == "trim":
+        yield "`cut_bytes`", "how many bytes of sentences or lines that had stood before were cut out of the text"
     yield "others", "one signal each, as the filters measured it"
 
 
 def _where_removed(last: Manifest) -> str:
     if last.stage == "dedup":
         return "The table `removed` beside the documents holds the duplicates; the others are in its stage `curate`."
+    if last.stage == "trim":
+        return (
+            "The table `removed` beside the documents holds those with too little text of their own, `cuts` what was cut "
+            "out of the others; the rest are in its stages `dedup` and `curate`."
+        )
     return "They are the table `removed` beside the documents."
 
 
@@ -139,7 +146,7 @@ def _funnel(funnel: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
 
 
 def _removed(stages: Mapping[str, Manifest]) -> Iterator[Sequence[str]]:
-    for name in ("curate", "dedup"):
+    for name in ("curate", "dedup", "trim"):
         if (stage := stages.get(name)) is not None:
             rows = sorted(removal_counts(stage), key=lambda row: (-row[2], row[:2]))
             yield from ((step, f"`{reason}`", count(n), explanation(reason)) for step, reason, n in rows)
@@ -152,7 +159,7 @@ def _verification(last: Manifest) -> Iterator[str]:
 
 def _settings(stages: Mapping[str, Manifest]) -> Iterator[str]:
     for name, stage in stages.items():
-        if name in ("curate", "signatures", "clusters", "dedup"):
+        if name in ("curate", "signatures", "clusters", "dedup", "spans", "trim"):
             yield from (f"Stage `{name}`:", "", "```toml", settings.to_toml(stage.config), "```", "")
 
 

@@ -1,7 +1,7 @@
 """What a reader wants to see with their own eyes: some documents of every reason, and two of a cluster side by side.
 
-In: the manifests of the stages ``curate`` and ``dedup``. Out: plain dicts for report.json. Of each table ``parts``
-parts are read, lying evenly over it, so that a large run's report costs no more than a small one's.
+In: the manifests of the stages ``curate``, ``dedup`` and ``trim``. Out: plain dicts for report.json. Of each table
+``parts`` parts are read, lying evenly over it, so that a large run's report costs no more than a small one's.
 """
 
 import difflib
@@ -25,11 +25,11 @@ Run = tuple[str, bool]
 
 
 def removed_by_reason(
-    curate: Manifest | None, dedup: Manifest | None, examples: int, excerpt_characters: int, parts: int
+    stages: Sequence[Manifest | None], examples: int, excerpt_characters: int, parts: int
 ) -> list[dict[str, Any]]:
     """Every step and reason with its count and some documents, in the order of the road, most frequent first."""
     found: list[dict[str, Any]] = []
-    for stage in (curate, dedup):
+    for stage in stages:
         if stage is None:
             continue
         shown = _examples(stage, examples, excerpt_characters, parts)

@@ -16,9 +16,13 @@ from caravela.reporting.page_curation import duplicates_section, funnel_section,
 from caravela.reporting.page_model import evaluation_section, samples_section, tokenizer_section, training_section
 from caravela.reporting.page_scores import scores_section
 from caravela.reporting.parts import Column, Tile, fold, plural, section, table, tiles
+from caravela.reporting.spans import spans_section
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 SAIL = "M4 23h24c-1.2 3.4-4 5.5-8 5.5h-8c-4 0-6.8-2.1-8-5.5zM15 3v18H6.5C11 16 14 10 15 3zM17 7c5 3.5 8 8.5 9 14h-9z"
+
+OPTIONAL = ("spans",)
+"""Sections on what is off by default: nobody looks for them in vain."""
 
 
 def render(figures: Mapping[str, Any]) -> str:
@@ -29,6 +33,7 @@ def render(figures: Mapping[str, Any]) -> str:
         ("funnel", "Funnel", funnel_section(figures)),
         ("removed", "Removed", removed_section(figures)),
         ("duplicates", "Duplicates", duplicates_section(figures)),
+        ("spans", "Repeated text", spans_section(figures)),
         ("scores", "Against the labels", scores_section(figures)),
         ("tokenizer", "Tokenizer", tokenizer_section(figures)),
         ("training", "Training", training_section(figures)),
@@ -37,7 +42,7 @@ def render(figures: Mapping[str, Any]) -> str:
         ("config", "Config", _config_section(figures)),
     ]
     shown = [(anchor, name, content) for anchor, name, content in sections if content is not None]
-    absent = [name for _, name, content in sections if content is None]
+    absent = [name for anchor, name, content in sections if content is None and anchor not in OPTIONAL]
     return document(
         title,
         [_facts(figures), _missing(figures, absent), _tiles(figures)],

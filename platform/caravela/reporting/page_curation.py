@@ -17,6 +17,7 @@ STEPS = {
     "language": "Portuguese",
     "quality": "of quality",
     "deduplicate": "unique",
+    "repeated text": "without repeats",
 }
 STEP_TITLES = {
     "read": "Reading",
@@ -30,6 +31,7 @@ STEP_TITLES = {
     "blocks": "Blocks",
     "decontamination": "Decontamination",
     "dedup": "Deduplication",
+    "spans": "Repeated text",
 }
 
 

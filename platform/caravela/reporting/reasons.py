@@ -45,6 +45,7 @@ REASONS = {
     "unsure": "a wanted language, but not with enough certainty",
     "exact_duplicate": "equal to a kept document but for case and white space",
     "near_duplicate": "nearly equal to a kept document",
+    "too_short_after_spans": "too few words are left without the sentences or lines that other documents have, too",
     "unread": "in none of the tables",
     "empty": "no text",
     "dup_para_frac": "too many paragraphs repeat an earlier one",
