@@ -117,8 +117,8 @@ def _where_removed(last: Manifest) -> str:
         return "The table `removed` beside the documents holds the duplicates; the others are in its stage `curate`."
     if last.stage == "trim":
         return (
-            "The table `removed` beside the documents holds those with too little text of their own, `cuts` what was cut "
-            "out of the others; the rest are in its stages `dedup` and `curate`."
+            "The table `removed` beside the documents holds those with too little text of their own, `cuts` what was "
+            "cut out of the others; the rest are in its stages `dedup` and `curate`."
         )
     return "They are the table `removed` beside the documents."
 
