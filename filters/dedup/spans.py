@@ -12,7 +12,7 @@ and so one that stays, unless that one's document is removed as too short.
 Where a scope is set, spans of different scopes never meet.
 
 Cost: 65 MB/s of text on a core; 20 bytes of storage per span, that is per sentence (a fifth of the text) or line.
-Memory: one shard's spans, or one partition's, 60 bytes each.
+Memory: one shard's spans, or one partition's, 66 bytes each.
 """
 
 import functools
@@ -35,7 +35,7 @@ from filters.dedup.duplicates import partitions_of, tables_of_range
 from filters.dedup.index import stage_of
 from filters.dedup.kernels import folding_table
 from filters.dedup.signatures import check_columns, partition_starts, scope_columns, scope_salt
-from filters.dedup.tables import REPEATS, ROW_BITS, SPANS, by_partition, nodes_of
+from filters.dedup.tables import REPEATS, ROW_BITS, SPANS, U64, by_partition, nodes_of
 
 BATCH_ROWS = 1024
 BYTES_PER_SPAN = {"sentences": 100, "lines": 200}
@@ -61,7 +61,7 @@ def spans_stage(root: str, config: DedupConfig, dedup: Input) -> Stage:
 
     def plan() -> list[Shard]:
         documents = finished(dedup)
-        estimate = documents.counters["bytes_kept"] // BYTES_PER_SPAN[config.spans.unit]
+        estimate = documents.counters.get("bytes_kept", 0) // BYTES_PER_SPAN[config.spans.unit]
         # A power of two, so that the partitions of two runs nest.
         count = 1 << max(0, estimate // config.spans.spans_per_partition).bit_length()
         return [
@@ -99,10 +99,11 @@ class SpanWorker:
                 size = int(pc.sum(pc.binary_length(batch["text"])).as_py() or 0)
                 out.progress.add(documents=batch.num_rows, bytes=size)
         spans = pa.concat_tables(found).combine_chunks()
+        found.clear()
         of = int(shard.spec["partitions"])
         order = np.argsort(spans["key"].to_numpy(), kind="stable")
         is_repeat = np.zeros(len(order), np.bool_)
-        is_repeat[order] = _repeats(spans.take(pa.array(order)), spans["row"].to_numpy()[order], self.spans)
+        is_repeat[order] = _repeats(spans, spans["row"].to_numpy(), order, self.spans)
         local = spans.filter(pa.array(is_repeat)).select(REPEATS.names)
         path = out.local_path(f"local/part-{shard.index:05d}.parts", table="local")
         partitions.write(path, REPEATS, [local])
@@ -156,15 +157,11 @@ class RepeatedSpanWorker:
         self.config = config
 
     def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
-        of, old, new = (int(shard.spec[name]) for name in ("of", "old", "new"))
-        found, nodes = [SPANS.empty_table()], [np.empty(0, np.uint64)]
-        for number, table in enumerate(tables_of_range(shard.spec["files"], shard.index, of, SPANS)):
-            found.append(table)
-            nodes.append(nodes_of(number, table["row"].to_numpy()))
-        spans, node = pa.concat_tables(found).combine_chunks(), np.concatenate(nodes)
+        old, new = int(shard.spec["old"]), int(shard.spec["new"])
+        spans, node = self._read(shard)
         order = np.argsort(spans["key"].to_numpy(), kind="stable")  # shards, rows and units ascend already
         is_repeat = np.zeros(len(order), np.bool_)
-        is_repeat[order] = _repeats(spans.take(pa.array(order)), node[order], self.config)
+        is_repeat[order] = _repeats(spans, node, order, self.config)
         number_of = (node >> ROW_BITS).astype(np.int64) - old
         gone = np.flatnonzero(is_repeat & (number_of >= 0))
         repeats = spans.take(pa.array(gone)).select(REPEATS.names)
@@ -172,11 +169,20 @@ class RepeatedSpanWorker:
         partitions.write(out.local_path(f"part-{shard.index:05d}.parts", table="repeats"), REPEATS, parts)
         return {"spans": spans.num_rows, "repeats": len(gone)}
 
+    def _read(self, shard: Shard) -> tuple[pa.Table, U64]:
+        """The partition's spans and the numbers of their documents."""
+        found, nodes = [SPANS.empty_table()], [np.empty(0, np.uint64)]
+        for number, table in enumerate(tables_of_range(shard.spec["files"], shard.index, int(shard.spec["of"]), SPANS)):
+            found.append(table)
+            nodes.append(nodes_of(number, table["row"].to_numpy()))
+        return pa.concat_tables(found).combine_chunks(), np.concatenate(nodes)
 
-def _repeats(ordered: pa.Table, documents: Any, config: SpansConfig) -> span_kernels.Bools:
-    """Which of some spans, sorted by key, are repeats."""
-    keys, checks = ordered["key"].to_numpy(), ordered["check"].to_numpy()
-    return span_kernels.repeats(keys, checks, documents.astype(np.uint64), config.keep, config.within_documents)
+
+def _repeats(spans: pa.Table, documents: Any, order: Any, config: SpansConfig) -> span_kernels.Bools:
+    """Which of the spans, in the ``order`` of their keys, are repeats."""
+    keys, checks = (spans[name].to_numpy()[order] for name in ("key", "check"))
+    ordered = documents[order].astype(np.uint64)
+    return span_kernels.repeats(keys, checks, ordered, config.keep, config.within_documents)
 
 
 def span_index(roots: Sequence[str], config: DedupConfig) -> tuple[Input, ...]:

@@ -54,7 +54,7 @@ class Documents:
 
 def written(root: Path, name: str, rows: Sequence[Row], shards: int) -> Stage:
     """A stage of documents in so many shards, in the order of ``rows``."""
-    borders = [len(rows) * i // shards for i in range(shards + 1)]
+    borders = [len(rows) * i // max(1, shards) for i in range(shards + 1)]
     parts = [rows[a:b] for a, b in pairwise(borders)]
     plan = [Shard(index=i, name=str(i), spec={}) for i in range(shards)]
     stage = Stage(
@@ -274,6 +274,13 @@ def test_empty_short_and_wholly_repeated_documents(tmp_path: Path) -> None:
     assert [row["text"] for row in table(done, "documents")] == ["", None, "Uma frase.", whole, "Uma frase.", ""]
     assert [row["id"] for row in table(done, "removed")] == ["d5", "d6", "d8"]
     assert [row["text"] for row in table(done, "removed")] == [texts[5], texts[6], texts[8]]
+
+
+@pytest.mark.parametrize("shards", [0, 2])
+def test_run_without_documents_ends_without_documents(tmp_path: Path, shards: int) -> None:
+    *_, done = trimmed(tmp_path, [], CONFIGS[0], shards=shards)
+    assert table(done, "documents") == []
+    assert len(done.shards) == shards
 
 
 def test_paragraphs_keep_their_breaks(tmp_path: Path) -> None:
