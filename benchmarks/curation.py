@@ -10,8 +10,9 @@ temporary folder once. Measured in one run, all by themselves on one core:
   sample, as it takes a hundred times as long;
 * our quality signals beside datatrove's three filters, and our language identification beside fastText's ``predict``;
 * the whole pass from Parquet to Parquet with the time of each part, cold (new tables of words) and warm;
-* the stage on Ray: what one more copy of the documents takes with one worker, and with two. Starting takes the same
-  time for any input, and so does not count;
+* the stage on Ray: what more copies of the documents take with one worker, and with two. Starting takes the same
+  time for any input, and so does not count; beside it the limit: the same work in one process and in two, warm, that
+  share nothing but the machine;
 * with --warc, the pages per second of each extractor.
 
 One core is seconds of processor time of one process (other processes do not count), with pyarrow held to one thread;
@@ -24,6 +25,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import multiprocessing
 import os
 import platform
 import random
@@ -284,7 +286,39 @@ def on_ray(path: str, size: float, copies: int, runs: int) -> dict[str, Any]:
             speeds[workers].append(copies * size / (times[1] - times[0]))
     ray.shutdown()
     medians = {workers: statistics.median(each) for workers, each in speeds.items()}
-    return {"one worker, MB/s": medians[1], "two workers, MB/s": medians[2], "ratio": medians[2] / medians[1]}
+    alone, beside = (statistics.median(side_by_side(path, count) for _ in range(runs)) for count in (1, 2))
+    return {
+        "one worker, MB/s": medians[1],
+        "two workers, MB/s": medians[2],
+        "ratio": medians[2] / medians[1],
+        "one process without Ray, warm, MB/s": size / alone,
+        "two processes without Ray, warm, MB/s": 2 * size / beside,
+        "ratio of processes without Ray": 2 * alone / beside,
+    }
+
+
+def side_by_side(path: str, count: int) -> float:
+    """Seconds on the clock of a warm pass in so many processes at a time: the median process."""
+    context = multiprocessing.get_context("spawn")
+    barrier, found = context.Barrier(count), context.SimpleQueue()
+    processes = [context.Process(target=_pass_beside_others, args=(path, barrier, found)) for _ in range(count)]
+    for process in processes:
+        process.start()
+    times = [found.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return statistics.median(times)
+
+
+def _pass_beside_others(path: str, barrier: Any, found: Any) -> None:
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    worker = CurateWorker(CurateConfig(inputs=(path,)))
+    one_shard(worker, path)
+    barrier.wait()
+    clock = time.perf_counter()
+    one_shard(worker, path)
+    found.put(time.perf_counter() - clock)
 
 
 def extractors(warc: str, runs: int) -> dict[str, float]:

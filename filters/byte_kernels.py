@@ -5,7 +5,7 @@ whoever changes this file, ``word_kernels`` or ``portuguese_kernels`` deletes ``
 """
 
 # To mypy an item of an array is no int; to Numba it is.
-# mypy: disable-error-code="return-value,no-any-return,import-untyped,no-untyped-call,assignment,arg-type"
+# mypy: disable-error-code="return-value,no-any-return,import-untyped,no-untyped-call,assignment,arg-type,call-arg"
 
 from typing import Any
 
