@@ -27,7 +27,6 @@ from dedup_templates import sentence
 from quality_speed import read
 
 from caravela import schema
-from caravela.manifest import Manifest
 from caravela.stages import Shard, ShardOutput, Stage
 from tests.road_without_ray import finish
 
@@ -164,7 +163,7 @@ def _sentences_of(path: str) -> list[str]:
 Edit = Callable[[list[str], float, random.Random, list[str]], list[str]]
 """Sentences, strength, chance, and all sentences that there are, to other sentences."""
 
-MENU = ("Início Notícias Esportes Contato", "Leia também", "Compartilhe esta página", "Assine o nosso boletim semanal",
+MENU = ("Início Notícias Esportes Contato", "Leia também", "Compartilhe esta página", "Assine o nosso boletim",
         "Todos os direitos reservados", "Mapa do sítio Política de privacidade", "Publicidade", "Voltar ao topo",
         "Clique aqui para ver mais fotografias", "Comentários dos leitores", "Página anterior Próxima página")  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Which pairs deduplication joins, by their true similarity, beside the theoretical curve and beside datatrove.
+r"""Which pairs deduplication joins, by their true similarity, beside the theoretical curve and beside datatrove.
 
 ``python benchmarks/dedup_quality.py GOLD GOLD_PAIRS NATURAL_PAIRS DOCUMENTS [--seeds 5] [--plot F.svg] [--out F.json]``
 
@@ -6,7 +6,7 @@ JSONL files (.gz or .zst too). GOLD: documents with ``id``, ``text``, ``role`` (
 content) and ``template``. GOLD_PAIRS: ``a``, ``b``. NATURAL_PAIRS: ``id_a``, ``id_b``, of DOCUMENTS (``id``, ``text``).
 
 The truth is the exact Jaccard similarity of a pair, computed here in plain Python: sets of five consecutive words,
-``\\w+`` of the lower-cased text. Pairs are cut into bins of it. Per bin and tool: the share of pairs that share a band,
+``\w+`` of the lower-cased text. Pairs are cut into bins of it. Per bin and tool: the share of pairs that share a band,
 the mean over ``--seeds`` choices of the hash functions, with Wilson's 95 % interval for the number of pairs; and the
 share that the curve 1 − (1 − s^8)^14 gives, averaged over the pairs of the bin at the truth, and at the Jaccard of the
 words as the tool itself sees them (without accents, digits folded or not): what differs from that one is the hashing.
@@ -86,7 +86,7 @@ def main() -> None:
     named = [(row["a"], row["b"]) for row in lines(options.gold_pairs)]
     natural = [(row["id_a"], row["id_b"]) for row in lines(options.natural_pairs)]
     wanted = {each for pair in natural for each in pair}
-    documents = {id: row["text"] for id, row in gold.items()}
+    documents = {name: row["text"] for name, row in gold.items()}
     documents |= {row["id"]: row["text"] for row in lines(options.documents) if row["id"] in wanted}
     truth = Similarities(documents, lambda text: re.findall(r"\w+", text.lower()))
     tools = tools_for(documents)
@@ -302,7 +302,8 @@ def on_gold(
 ) -> dict[str, Any]:
     """Clusters against those of the truth, and hard negatives."""
     documents = {name: row["text"] for name, row in gold.items()}
-    clusters = {name: components(joined_pairs({k: v for k, v in each[0].items() if k in gold})) for name, each in keys.items()}
+    of_gold = {name: {id_: found for id_, found in each[0].items() if id_ in gold} for name, each in keys.items()}
+    clusters = {name: components(joined_pairs(each)) for name, each in of_gold.items()}
     clusters = {"ours, all stages": our_clusters(documents), **clusters}
     hard = [name for name, row in gold.items() if row["role"] == "hard_negative"]
     own_pairs = [pair for pair in pairs if pair[0] in hard and pair[1] in hard and truth(pair) < LEVELS[2]]
@@ -366,29 +367,30 @@ def as_text(figures: Mapping[str, Any]) -> str:
     """Everything as tables."""
     names = (OURS, FOLDED, PLAIN)
     out = [f"{figures['documents']:,} documents, {figures['pairs']:,} pairs, {figures['seeds']} seeds"]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in figures["bins"]:
         cells = [f"{row['from']:.2f}", f"{row['pairs']:,}", f"{row['curve']:.3f}"]
         for name in names:
             own = row[name]
             cells.append(f"{own['joined']:.3f} [{own['low']:.3f}, {own['high']:.3f}] ({own['own curve']:.3f})")
         cells += [verdict(row[name]) for name in names[1:]]
-        rows.append(cells)
+        rows.append(tuple(cells))
     heads = [f"{name} (own curve)" for name in names] + [f"against {name}" for name in names[1:]]
     out.append(table(("Jaccard from", "pairs", "curve", *heads), rows))
     for title in ("all pairs", "clusters"):
         tools = [name for name in figures[title][0] if name not in ("level", "pairs")]
-        rows = [
-            (f"{row['level']}", f"{row['pairs']:,}", *(f"{row[n]['precision']:.3f} / {row[n]['recall']:.3f}" for n in tools))
-            for row in figures[title]
-        ]
+        rows = []
+        for row in figures[title]:
+            cells = [f"{row[name]['precision']:.3f} / {row[name]['recall']:.3f}" for name in tools]
+            rows.append((f"{row['level']}", f"{row['pairs']:,}", *cells))
         out.append(f"{title}: precision / recall at a Jaccard similarity of")
         out.append(table(("level", "pairs", *tools), rows))
     hard = figures["hard"]
     out.append(f"hard negatives: {hard['documents']} documents, {hard['pairs']:,} pairs below {LEVELS[2]}")
     for name, own in hard.items():
         if isinstance(own, dict):
-            out.append(f"  {name}: pairs joined {own.get('joined', '—')}, documents removed {own['removed']} {own['by template']}")
+            pairs = f"pairs joined {own.get('joined', '—')}"
+            out.append(f"  {name}: {pairs}, documents removed {own['removed']} {own['by template']}")
     return "\n".join(out)
 
 

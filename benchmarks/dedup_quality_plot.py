@@ -18,13 +18,14 @@ text { font: 13px system-ui, sans-serif; fill: #24292f; dominant-baseline: middl
 
 def plot(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     """One mark per bin and tool, side by side, at the mean similarity of the bin's pairs."""
-    parts: list[Html] = [element("text", "Pairs joined directly, by their Jaccard similarity", x=LEFT, y=20, class_="title")]
+    title = "Pairs joined directly, by their Jaccard similarity"
+    parts: list[Html] = [element("text", title, x=LEFT, y=20, class_="title")]
     for tick in range(0, 101, 20):
         y = down(tick / 100)
         parts.append(element("line", x1=LEFT, x2=LEFT + WIDTH, y1=y, y2=y, class_="grid"))
         parts.append(element("text", f"{tick} %", x=LEFT - 8, y=y, text_anchor="end", class_="tick"))
-        x = across(tick / 100)
-        parts.append(element("text", f"{tick / 100:.1f}", x=x, y=TOP + HEIGHT + 14, text_anchor="middle", class_="tick"))
+        x, low = across(tick / 100), TOP + HEIGHT + 14
+        parts.append(element("text", f"{tick / 100:.1f}", x=x, y=low, text_anchor="middle", class_="tick"))
     points = " ".join(f"{across(s / 100)},{down(DedupConfig().probability(s / 100))}" for s in range(101))
     parts.append(element("polyline", points=points, class_="curve"))
     legend = LEFT

@@ -21,26 +21,34 @@ TEMPLATES = (
     "Na reunião de {dia}, {fonte} votou {coisa} e deixou {materia} para {quando}.",
 )
 WORDS: dict[str, tuple[str, ...]] = {
-    "quem": ("a prefeita", "o secretário", "a associação de moradores", "o padeiro", "a professora Lúcia", "João Aragão",
-             "a doutora Inês", "o clube da vila", "a empresa Ribeirão", "o poeta Anselmo", "a costureira", "o delegado",
-             "a diretora da escola", "o pescador Zeca", "a cooperativa", "o síndico", "a engenheira Marta", "o ministro"),
-    "anunciou": ("anunciou", "confirmou", "negou", "explicou", "repetiu", "garantiu", "lembrou", "publicou", "escreveu"),
-    "quando": ("ontem", "na semana passada", "no verão", "depois do almoço", "durante a festa", "no fim do mês", "hoje",
-               "há dois anos", "na véspera do feriado", "na próxima primavera", "de madrugada", "no segundo semestre"),
-    "oque": ("a ponte", "o mercado", "a nova escola", "o parque", "a biblioteca", "o museu do sal", "a ciclovia", "o porto",
-             "a rodoviária", "o hospital", "a feira de livros", "o centro de saúde", "a creche", "o teatro"),
-    "onde": ("em Coimbra", "no Recife", "na serra", "perto do rio", "em Santarém", "no bairro alto", "na ilha", "em Évora",
-             "no interior de Minas", "em Braga", "na costa do Ceará", "em Manaus", "no Alentejo", "em Porto Velho",
-             "na praça velha", "em Luanda", "no sertão", "em Viseu", "na capital", "na zona norte"),
+    "quem": ("a prefeita", "o secretário", "a associação de moradores", "o padeiro", "a professora Lúcia",
+             "João Aragão", "a doutora Inês", "o clube da vila", "a empresa Ribeirão", "o poeta Anselmo",
+             "a costureira", "o delegado", "a diretora da escola", "o pescador Zeca", "a cooperativa", "o síndico",
+             "a engenheira Marta", "o ministro"),
+    "anunciou": ("anunciou", "confirmou", "negou", "explicou", "repetiu", "garantiu", "lembrou", "publicou",
+                 "escreveu"),
+    "quando": ("ontem", "na semana passada", "no verão", "depois do almoço", "durante a festa", "no fim do mês",
+               "hoje", "há dois anos", "na véspera do feriado", "na próxima primavera", "de madrugada",
+               "no segundo semestre"),
+    "oque": ("a ponte", "o mercado", "a nova escola", "o parque", "a biblioteca", "o museu do sal", "a ciclovia",
+             "o porto", "a rodoviária", "o hospital", "a feira de livros", "o centro de saúde", "a creche",
+             "o teatro"),
+    "onde": ("em Coimbra", "no Recife", "na serra", "perto do rio", "em Santarém", "no bairro alto", "na ilha",
+             "em Évora", "no interior de Minas", "em Braga", "na costa do Ceará", "em Manaus", "no Alentejo",
+             "em Porto Velho", "na praça velha", "em Luanda", "no sertão", "em Viseu", "na capital", "na zona norte"),
     "custar": ("custar", "receber", "gastar", "perder", "economizar", "render"),
     "unidade": ("reais", "euros", "quilos", "litros", "metros", "toneladas", "caixas", "pacotes", "sacas", "páginas"),
-    "fonte": ("o jornal da manhã", "um estudo da universidade", "a câmara municipal", "o relatório anual", "o instituto",
-              "a rádio local", "uma pesquisa recente", "o boletim da paróquia", "o sindicato", "a agência de notícias"),
-    "adjetivo": ("antigo", "barato", "inesperado", "discreto", "enorme", "simples", "necessário", "tradicional", "raro"),
-    "adjetivo_f": ("antiga", "barata", "inesperada", "discreta", "enorme", "simples", "necessária", "tradicional", "rara"),
-    "coisa": ("um mapa de papel", "um forno de barro", "o cadastro", "um seguro", "o calendário", "um curso de violão",
-              "uma horta", "um barco a vela", "o passaporte", "um bolo de fubá", "uma rede de pesca", "o imposto",
-              "uma bicicleta", "um telhado", "o dicionário", "uma campanha de vacinação", "um aplicativo", "a colheita"),
+    "fonte": ("o jornal da manhã", "um estudo da universidade", "a câmara municipal", "o relatório anual",
+              "o instituto", "a rádio local", "uma pesquisa recente", "o boletim da paróquia", "o sindicato",
+              "a agência de notícias"),
+    "adjetivo": ("antigo", "barato", "inesperado", "discreto", "enorme", "simples", "necessário", "tradicional",
+                 "raro"),
+    "adjetivo_f": ("antiga", "barata", "inesperada", "discreta", "enorme", "simples", "necessária", "tradicional",
+                   "rara"),
+    "coisa": ("um mapa de papel", "um forno de barro", "o cadastro", "um seguro", "o calendário",
+              "um curso de violão", "uma horta", "um barco a vela", "o passaporte", "um bolo de fubá",
+              "uma rede de pesca", "o imposto", "uma bicicleta", "um telhado", "o dicionário",
+              "uma campanha de vacinação", "um aplicativo", "a colheita"),
     "coisa_f": ("colcha", "canoa", "fachada", "estrada", "receita", "oficina", "coleção", "orquestra", "exposição"),
     "foi": ("foi", "será", "tinha sido", "está sendo", "não foi"),
     "feita": ("feita", "vendida", "restaurada", "fotografada", "entregue", "esquecida", "pintada", "discutida"),
@@ -53,13 +61,14 @@ WORDS: dict[str, tuple[str, ...]] = {
     "fazer": ("preparar", "consertar", "encontrar", "renovar", "guardar", "comparar", "vender", "desenhar"),
     "dia": ("segunda-feira", "terça-feira", "quarta-feira", "quinta-feira", "sexta-feira", "sábado", "domingo"),
 }  # fmt: skip
-SYLLABLES = tuple(a + b for a in ("b", "c", "d", "f", "gu", "j", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "tr", "lh")
-                  for b in ("a", "e", "i", "o", "u", "é", "ão", "ar", "es", "im"))  # fmt: skip
+SYLLABLES = tuple(
+    onset + rest
+    for onset in "b c d f gu j l m n p r s t v z br tr lh".split()
+    for rest in "a e i o u é ão ar es im".split()
+)
 NAMED = 0.3
 """How often a place gets a made-up name beside its word, so that texts have words of their own."""
-PIECES = tuple(
-    [tuple(part.partition("}")[::2]) for part in ("}" + template).split("{")] for template in TEMPLATES
-)
+PIECES = tuple([tuple(part.partition("}")[::2]) for part in ("}" + template).split("{")] for template in TEMPLATES)
 """Of each template: place and what follows it; the first place is empty."""
 
 

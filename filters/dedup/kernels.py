@@ -60,34 +60,32 @@ def _mixed(value: np.uint64) -> np.uint64:
 @numba.njit(cache=True, nogil=True)
 def _word_hashes(data: U8, start: int, end: int, fold: npt.NDArray[np.uint16], out: U64) -> int:
     """Hashes of the words of one text; returns how many."""
-    count, inside, word, i = 0, False, WORD_SEED, start
+    count, word, i = 0, WORD_SEED, start
     while i < end:
-        lead = np.uint32(data[i])
-        if lead < 128:
-            code, step = lead, 1
-        elif lead < 224:
-            code, step = ((lead & 31) << 6) | (np.uint32(data[i + 1]) & 63), 2
-        elif lead < 240:
-            code = ((lead & 15) << 12) | ((np.uint32(data[i + 1]) & 63) << 6) | (np.uint32(data[i + 2]) & 63)
-            step = 3
-        else:  # outside the table: emoji, rare scripts; each its own word, told apart by its bytes
-            code, step = np.uint32(0), 4
-        i += step
-        folded = fold[code] if step < 4 else np.uint16(0)
-        if folded == SKIP:
-            continue
-        if folded != BREAK:
-            if not inside:
-                word, inside = WORD_SEED, True
-            word = (word ^ np.uint64(folded)) * MULTIPLIER
-            word ^= word >> np.uint64(32)
-            continue
-        if inside:
-            out[count] = _mixed(word)
-            count, inside = count + 1, False
-    if inside:
-        out[count] = _mixed(word)
+        code = np.uint32(data[i])
+        i += 1
+        if code >= 128:
+            if code < 224:
+                code, i = ((code & 31) << 6) | (np.uint32(data[i]) & 63), i + 1
+            elif code < 240:
+                code = ((code & 15) << 12) | ((np.uint32(data[i]) & 63) << 6) | (np.uint32(data[i + 1]) & 63)
+                i += 2
+            else:  # outside the table: emoji, rare scripts; they stand between words
+                code, i = np.uint32(0), i + 3
+            if fold[code] == SKIP:
+                continue
+        folded = fold[code]
+        # Written at every character, kept at the end of a word: no branch that is hard to foresee, which costs a third.
+        out[count] = word
+        ends = folded == BREAK
+        count += ends & (word != WORD_SEED)
+        word = (word ^ np.uint64(folded)) * MULTIPLIER
+        word = WORD_SEED if ends else word ^ (word >> np.uint64(32))
+    if word != WORD_SEED:
+        out[count] = word
         count += 1
+    for k in range(count):
+        out[k] = _mixed(out[k])
     return count
 
 

@@ -27,6 +27,7 @@ from caravela.manifest import Input
 from caravela.stages import Shard, ShardOutput, Stage, finished
 from filters.dedup import kernels, partitions, tables
 from filters.dedup.config import DedupConfig
+from filters.dedup.exact import exact_hashes
 from filters.dedup.tables import KEYS, U64
 
 BATCH_ROWS = 1024
@@ -97,7 +98,7 @@ class SignatureWorker:
             file = pq.ParquetFile(stream)
             columns = self._columns(file.schema_arrow.names, shard.spec["uri"])
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                exact = np.array([exact_hash(text) for text in batch["text"].to_pylist()], np.uint64).reshape(-1, 2)
+                exact = exact_hashes(batch["text"])
                 signature, words = self._signature(batch["text"])
                 attributes.append(self._attributes(batch, exact, signature))
                 salt = scope_salt(batch, self.config.scope)
@@ -201,9 +202,3 @@ def scope_salt(batch: pa.RecordBatch, scope: Sequence[str]) -> U64 | None:
 
 def _from_metadata(metadata: pa.Array, name: str) -> list[Any]:
     return [json.loads(row or "{}").get(name) for row in metadata.to_pylist()]
-
-
-def exact_hash(text: str) -> tuple[int, int]:
-    """128 bits of the text without regard to case and white space, as (high, low)."""
-    digest = xxhash.xxh3_128_intdigest(" ".join(text.lower().split()).encode("utf-8"))
-    return digest >> 64, digest & 0xFFFFFFFFFFFFFFFF

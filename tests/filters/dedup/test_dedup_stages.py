@@ -16,9 +16,10 @@ from caravela.errors import UserError
 from caravela.manifest import Manifest
 from caravela.stages import Shard, ShardOutput, Stage
 from filters.dedup.config import DedupConfig
+from filters.dedup.exact import exact_hash
 from filters.dedup.rehydration import RehydrationConfig
 from filters.dedup.road import dedup_stages
-from filters.dedup.signatures import exact_hash, partition_starts
+from filters.dedup.signatures import partition_starts
 from tests.road_without_ray import finish
 
 
