@@ -165,7 +165,7 @@ Edit = Callable[[list[str], float, random.Random, list[str]], list[str]]
 
 MENU = ("Início Notícias Esportes Contato", "Leia também", "Compartilhe esta página", "Assine o nosso boletim",
         "Todos os direitos reservados", "Mapa do sítio Política de privacidade", "Publicidade", "Voltar ao topo",
-        "Clique aqui para ver mais fotografias", "Comentários dos leitores", "Página anterior Próxima página")  # fmt: skip
+        "Clique aqui para ver mais fotografias", "Comentários dos leitores", "Página anterior Próxima")  # fmt: skip
 
 
 PLAIN = {c: unicodedata.normalize("NFD", chr(c))[0] for c in range(0xC0, 0x180) if chr(c).isalpha()}

@@ -1,6 +1,6 @@
 r"""Which pairs deduplication joins, by their true similarity, beside the theoretical curve and beside datatrove.
 
-``python benchmarks/dedup_quality.py GOLD GOLD_PAIRS NATURAL_PAIRS DOCUMENTS [--seeds 5] [--plot F.svg] [--out F.json]``
+``python benchmarks/dedup_quality.py GOLD GOLD_PAIRS NATURAL_PAIRS DOCUMENTS [--seeds 20] [--plot P.svg] [--out F.json]``
 
 JSONL files (.gz or .zst too). GOLD: documents with ``id``, ``text``, ``role`` (``hard_negative``: same template, other
 content) and ``template``. GOLD_PAIRS: ``a``, ``b``. NATURAL_PAIRS: ``id_a``, ``id_b``, of DOCUMENTS (``id``, ``text``).
@@ -15,7 +15,8 @@ Tools: the keys of our stage ``signatures``, and datatrove's ``MinhashDedupSigna
 and with ``norm_numbers=False``; 14 bands of 8, 5-grams, Portuguese words, 64-bit xxhash.
 
 Verdict per bin: above the threshold (1/14)^(1/8) = 0.72 more pairs joined is better, below it fewer. The difference is
-taken pair by pair; its error from groups of pairs that share documents. Worse means by more than ``WORSE`` of these.
+taken pair by pair; its error is that of the choice of hash functions, from the seeds, and that of the choice of pairs,
+from groups of pairs that share documents, together. Worse means by more than ``WORSE`` of these.
 
 Then over all documents: pairs of any similarity that share a band, precision and recall at some similarities; the
 clusters of GOLD, ours by all stages from Parquet to Parquet; hard negatives joined and removed.
@@ -78,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("gold", "gold_pairs", "natural_pairs", "documents"):
         parser.add_argument(name)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--plot", default="", help="SVG file")
     parser.add_argument("--out", default="", help="where to write the figures as JSON")
     options = parser.parse_args()
@@ -217,9 +218,10 @@ def by_bin(
         at = np.array([truth(pair) for pair in own])
         row: dict[str, Any] = {"from": round(place * BIN, 2), "pairs": len(own), "similarity": at.mean()}
         row["curve"] = curve(at).mean()
-        shares = {}
+        shares, by_seed = {}, {}
         for name, tool in tools.items():
-            shares[name] = np.mean([[joined(each, pair) for pair in own] for each in keys[name]], axis=0)
+            every = np.array([[joined(each, pair) for pair in own] for each in keys[name]])
+            shares[name], by_seed[name] = every.mean(axis=0), every.mean(axis=1)
             expected = curve(np.array([tool.similarity(pair) for pair in own])).mean()
             low, high = wilson(shares[name].mean(), len(own))
             row[name] = {"joined": shares[name].mean(), "low": low, "high": high, "own curve": expected}
@@ -227,6 +229,8 @@ def by_bin(
             better = 1 if at.mean() >= (1 / 14) ** (1 / 8) else -1
             gain = better * (shares[OURS] - shares[name])
             error = error_of_mean(gain, [groups[pair[0]] for pair in own])
+            seeds = (by_seed[OURS] - by_seed[name]).std(ddof=1) / len(keys[name]) ** 0.5 if len(keys[name]) > 1 else 0.0
+            error = float(np.hypot(error, seeds))
             row[name] |= {"gain": gain.mean(), "error": error, "worse": bool(gain.mean() < -WORSE * error)}
         found.append(row)
     return found

@@ -18,6 +18,7 @@ run them. Medians over the runs, each of which does everything in turn. Prints M
 """
 
 import argparse
+import functools
 import io
 import json
 import multiprocessing
@@ -55,7 +56,7 @@ from filters.dedup.components import FlatWorker
 from filters.dedup.config import DedupConfig
 from filters.dedup.exact import exact_hashes
 from filters.dedup.road import dedup_stages
-from filters.dedup.tables import EDGES, ROW_BITS
+from filters.dedup.tables import EDGES, ROW_BITS, by_partition, spread
 from tests.road_without_ray import finish
 
 EDGES_PER_DOCUMENT = 10
@@ -122,7 +123,7 @@ def finish_all(root: str, corpus: Manifest) -> tuple[dict[str, Seconds], dict[st
     """The seconds of each of our stages, and what they counted."""
     found, counters = {}, dict[str, int]()
     for stage in dedup_stages(root, DedupConfig(), as_input(corpus)):
-        found[stage.name] = timed(lambda stage=stage: finish(stage))
+        found[stage.name] = timed(functools.partial(finish, stage))
         done = stage.manifest()
         assert done is not None
         counters |= {f"{stage.name}.{name}": count for name, count in done.counters.items() if "of_size" not in name}
@@ -237,7 +238,7 @@ def peers(pythons: Sequence[str], path: str, size: float, folder: str) -> dict[s
 
 def memory_of_clustering(documents: int) -> dict[str, float]:
     """Resident bytes that the flat clustering adds, in a process of its own."""
-    cluster, copy_number = places(documents, seed=2)
+    cluster, _ = places(documents, seed=2)
     documents = len(cluster)
     first = np.full(int(cluster.max()) + 1, documents)
     np.minimum.at(first, cluster, np.arange(documents))
@@ -249,8 +250,11 @@ def memory_of_clustering(documents: int) -> dict[str, float]:
             own = clustered[chance.random(len(clustered)) < EDGES_PER_DOCUMENT / EDGE_PARTITIONS]
             node, root = (numbers(places_) for places_ in (own, first[cluster[own]]))
             uris.append(f"{folder}/{part}.parts")
-            partitions.write(uris[-1], EDGES, [pa.table({"node": node, "neighbour": root}, schema=EDGES)])
-        spec = {"uris": uris, "of": 1, "shards": 1 + documents // ROWS_PER_SHARD}
+            table = pa.table({"node": node, "neighbour": root}, schema=EDGES)
+            place = spread(node) % np.uint64(EDGE_PARTITIONS)
+            partitions.write(uris[-1], EDGES, by_partition(table, place, EDGE_PARTITIONS))
+        rows = [ROWS_PER_SHARD] * (documents // ROWS_PER_SHARD) + [documents % ROWS_PER_SHARD]
+        spec = {"uris": uris, "of": EDGE_PARTITIONS, "shards": len(rows), "rows": rows}
         context = multiprocessing.get_context("spawn")
         with context.Pool(1) as pool:
             taken, seconds, edges = pool.apply(_cluster, (spec, folder))
@@ -272,7 +276,8 @@ ROWS_PER_SHARD = 20_000
 def numbers(places_: np.ndarray[Any, np.dtype[np.int64]]) -> kernels.U64:
     """Documents as numbers of shard and row."""
     shard, row = np.divmod(places_.astype(np.uint64), np.uint64(ROWS_PER_SHARD))
-    return row | shard << ROW_BITS
+    found: kernels.U64 = row | shard << ROW_BITS
+    return found
 
 
 def _cluster(spec: dict[str, Any], folder: str) -> tuple[int, float, int]:
@@ -284,7 +289,6 @@ def _cluster(spec: dict[str, Any], folder: str) -> tuple[int, float, int]:
         return FlatWorker()(shard, ShardOutput(0, folder, tempfile.mkdtemp(dir=folder), Poster(None, "")))
 
     run(Shard(index=0, name="warm", spec={**spec, "uris": []}))
-    kernels.components(np.zeros(1, np.int64), np.zeros(1, np.int64), 2)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, clock = _memory("VmRSS"), time.process_time()
     counters = run(Shard(index=0, name="all edges", spec=spec))

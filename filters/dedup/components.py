@@ -3,8 +3,9 @@
 In: ``edges``. Out: ``labels`` (row, root) by shard, one file for each partition of the edges, and in file p the
 components whose root hashes to p. Two ways lead there and give the same bytes:
 
-* flat: one task holds all edges, 80 bytes each, and joins them by union-find;
-* rounds: where that would pass ``clustering_memory_mb`` (an estimate from the number of edges, made before), tasks
+* flat: one task reads partition after partition of the edges and joins them by union-find in one array over all
+  documents; it holds 40 bytes per document at most, however many edges there are;
+* rounds: where that would pass ``clustering_memory_mb`` (by the number of documents, before anything is read), tasks
   over partitions contract the edges that they hold: each document gets an edge to the smallest one that these lead
   to. Edges go in turn to the partition of their larger document and to those of both, until a round of the second
   kind changes nothing: then every document has one edge, to its root. Each round is a stage of its own below this
@@ -18,8 +19,10 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from caravela import stages
@@ -27,12 +30,14 @@ from caravela.cluster import ClusterConfig
 from caravela.manifest import Input, Manifest, ShardRecord
 from caravela.progress import StageProgress
 from caravela.stages import Shard, ShardOutput, Stage, finished
-from filters.dedup import partitions
+from filters.dedup import kernels, partitions
 from filters.dedup.duplicates import contracted
 from filters.dedup.tables import EDGES, LABELS, ROW_BITS, ROW_MASK, U64, by_partition, spread
 
-BYTES_PER_EDGE = 80
-"""Of the flat way: an edge, its place among the distinct documents, and the sort that finds them."""
+BYTES_PER_DOCUMENT = 40
+"""Of the flat way, if all are in clusters: its parent, its place, its partition of labels and the sort by that."""
+CHUNK = 1 << 20
+"""Documents at a time, where a copy would take more than what is kept."""
 
 
 def components_stage(root: str, duplicates: Input, signatures: Sequence[Input], memory_bytes: int) -> Stage:
@@ -40,10 +45,10 @@ def components_stage(root: str, duplicates: Input, signatures: Sequence[Input], 
 
     def plan() -> list[Shard]:
         edges = finished(duplicates)
-        shards = sum(len(finished(source).shards) for source in signatures)
-        spec = {"uris": edges.uris("edges"), "of": len(edges.shards), "shards": shards}
-        if is_flat(edges, memory_bytes):
-            return [Shard(index=0, name="all edges", spec=spec)]
+        rows = rows_of(signatures)
+        spec = {"uris": edges.uris("edges"), "of": len(edges.shards), "shards": len(rows)}
+        if is_flat(sum(rows), memory_bytes):
+            return [Shard(index=0, name="all edges", spec={**spec, "rows": rows})]
         return [Shard(index=i, name=f"partition {i}", spec=spec) for i in range(len(edges.shards))]
 
     return Stage(
@@ -54,22 +59,31 @@ def components_stage(root: str, duplicates: Input, signatures: Sequence[Input], 
         inputs=(duplicates, *signatures),
         plan=plan,
         make_worker=FlatWorker,
-        execute=functools.partial(_execute, duplicates, memory_bytes),
+        execute=functools.partial(_execute, duplicates, signatures, memory_bytes),
     )
 
 
-def is_flat(edges: Manifest, memory_bytes: int) -> bool:
-    """Whether all edges fit into one task."""
-    return edges.counters["edges"] * BYTES_PER_EDGE <= memory_bytes
+def rows_of(signatures: Sequence[Input]) -> list[int]:
+    """How many documents each shard has, in the order that numbers them."""
+    return [shard.counters["documents"] for source in signatures for shard in finished(source).shards]
+
+
+def is_flat(documents: int, memory_bytes: int) -> bool:
+    """Whether one task can hold all documents."""
+    return documents * BYTES_PER_DOCUMENT <= memory_bytes
 
 
 def _execute(
-    duplicates: Input, memory_bytes: int, stage: Stage, shards: Sequence[Shard], progress: StageProgress
+    duplicates: Input,
+    signatures: Sequence[Input],
+    memory_bytes: int,
+    stage: Stage,
+    shards: Sequence[Shard],
+    progress: StageProgress,
 ) -> Iterable[ShardRecord]:
     """One task, or rounds until nothing changes and then one task per partition."""
     run = stages.run_in_driver if stage.in_driver else stages.map_shards
-    edges = finished(duplicates)
-    if is_flat(edges, memory_bytes):
+    if is_flat(sum(rows_of(signatures)), memory_bytes):
         return run(stage, shards, progress)
     stars = rounds(stage.uri, duplicates, in_driver=stage.in_driver)
     spec = {**shards[0].spec, "uris": stars.uris("edges")}
@@ -109,25 +123,44 @@ def _round_stage(root: str, number: int, source: Input, *, to_both_ends: bool, i
 
 
 class FlatWorker:
-    """All edges to labels, by union-find."""
+    """All edges to labels, by union-find; a document's place among all counts the rows of the shards before its own."""
 
     def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
-        of, shards = int(shard.spec["of"]), int(shard.spec["shards"])
-        found = [EDGES.empty_table()]
+        of, starts = int(shard.spec["of"]), np.cumsum([0, *shard.spec["rows"]], dtype=np.int64)
+        documents = int(starts[-1])
+        parent = np.arange(documents, dtype=np.uint32 if documents <= 1 << 32 else np.int64)
+        count = 0
         for uri, part in itertools.product(shard.spec["uris"], range(of)):
-            found.append(partitions.read(uri, part, of, EDGES))
-        edges = pa.concat_tables(found)
-        del found
-        node, root = contracted(edges["neighbour"].to_numpy(), edges["node"].to_numpy())
-        count = edges.num_rows
-        del edges
-        roots = np.unique(root)
-        every, its_root = np.concatenate([node, roots]), np.concatenate([root, roots])
-        place = spread(its_root) % np.uint64(of)
-        for part in range(of):
-            inside = place == part
-            _write_labels(out, part, every[inside], its_root[inside], shards)
-        return {"edges": count, "clusters": len(roots), "documents_in_clusters": len(every)}
+            edges = partitions.read(uri, part, of, EDGES)
+            ends = (_places(edges[name].to_numpy(), starts) for name in ("neighbour", "node"))
+            kernels.join(parent, *ends)
+            count += edges.num_rows
+        clustered = np.flatnonzero(kernels.flatten(parent)).astype(parent.dtype)
+        place = np.empty(len(clustered), np.uint16 if of <= 1 << 16 else np.uint32)
+        clusters = 0
+        for i in range(0, len(clustered), CHUNK):
+            inside = clustered[i : i + CHUNK]
+            place[i : i + CHUNK] = spread(_numbers(parent[inside], starts)) % np.uint64(of)
+            clusters += int((parent[inside] == inside).sum())
+        order = np.argsort(place, kind="stable")
+        borders = np.cumsum([0, *np.bincount(place, minlength=of)]).tolist()
+        del place
+        for part, (a, b) in enumerate(itertools.pairwise(borders)):
+            own = clustered[order[a:b]]
+            _write_labels(out, part, _numbers(own, starts), _numbers(parent[own], starts), len(starts) - 1)
+        return {"edges": count, "clusters": clusters, "documents_in_clusters": len(clustered)}
+
+
+def _places(nodes: U64, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Of documents by their numbers."""
+    return starts[(nodes >> ROW_BITS).astype(np.int64)] + (nodes & ROW_MASK).astype(np.int64)
+
+
+def _numbers(places: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> U64:
+    """Of documents by their places."""
+    shard = np.searchsorted(starts, places, side="right") - 1
+    found: U64 = (places - starts[shard]).astype(np.uint64) | shard.astype(np.uint64) << ROW_BITS
+    return found
 
 
 class RoundWorker:

@@ -8,6 +8,7 @@ Datasets" §3.4: two texts of Jaccard similarity s share a band with probability
 
 import functools
 import unicodedata
+from typing import Any
 
 import numba
 import numpy as np
@@ -197,9 +198,8 @@ def star_edges(keys: U64, nodes: U64, firsts: U64, others: U64) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def components(firsts: npt.NDArray[np.int64], others: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """The smallest node of each node's connected component, by union-find with path halving."""
-    parent = np.arange(count)
+def join(parent: npt.NDArray[Any], firsts: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
+    """Union-find with path halving: the trees of both ends of every edge become one, below its smallest node."""
     for i in range(firsts.shape[0]):
         a, b = firsts[i], others[i]
         while parent[a] != a:
@@ -212,10 +212,24 @@ def components(firsts: npt.NDArray[np.int64], others: npt.NDArray[np.int64], cou
             parent[b] = a
         elif b < a:
             parent[a] = b
-    for i in range(count):
-        root = i
-        while parent[root] != root:
-            parent[root] = parent[parent[root]]
-            root = parent[root]
-        parent[i] = root
+
+
+@numba.njit(cache=True, nogil=True)
+def flatten(parent: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Makes every node's parent its root; which nodes are not alone."""
+    found = np.zeros(parent.shape[0], np.bool_)
+    for i in range(parent.shape[0]):
+        parent[i] = parent[parent[i]]  # never larger than i, and so flat already
+        if parent[i] != i:
+            found[i] = True
+            found[parent[i]] = True
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def components(firsts: npt.NDArray[np.int64], others: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """The smallest node of each node's connected component."""
+    parent = np.arange(count)
+    join(parent, firsts, others)
+    flatten(parent)
     return parent

@@ -58,7 +58,7 @@ class Graph:
         table = pa.table({"node": node, "neighbour": neighbour}, schema=EDGES)
         parts = by_partition(table, spread(node) % np.uint64(self.of), self.of)
         partitions.write(out.local_path(f"part-{shard.index}.parts", table="edges"), EDGES, parts)
-        return {"edges": len(own)}
+        return {"edges": len(own), "documents": ROWS}
 
 
 def run(root: Path, edges: list[Edge], of: int, memory_bytes: int) -> Manifest:
@@ -83,7 +83,7 @@ def run(root: Path, edges: list[Edge], of: int, memory_bytes: int) -> Manifest:
         config={},
         inputs=(),
         plan=lambda: [Shard(index=i, name=str(i), spec={}) for i in range(SHARDS)],
-        make_worker=lambda: lambda shard, out: {},
+        make_worker=lambda: lambda shard, out: {"documents": ROWS},
     )
     finish(signatures)
     return finish(components_stage(str(root), made["duplicates"].as_input(), [signatures.as_input()], memory_bytes))
