@@ -1,6 +1,6 @@
 r"""Which pairs deduplication joins, by their true similarity, beside the theoretical curve and beside datatrove.
 
-``python benchmarks/dedup_quality.py GOLD GOLD_PAIRS NATURAL_PAIRS DOCUMENTS [--seeds 20] [--plot P.svg] [--out F.json]``
+``python benchmarks/dedup_quality.py GOLD GOLD_PAIRS NATURAL_PAIRS DOCUMENTS [--seeds 20] [--plot F.svg] [--out F]``
 
 JSONL files (.gz or .zst too). GOLD: documents with ``id``, ``text``, ``role`` (``hard_negative``: same template, other
 content) and ``template``. GOLD_PAIRS: ``a``, ``b``. NATURAL_PAIRS: ``id_a``, ``id_b``, of DOCUMENTS (``id``, ``text``).
