@@ -107,7 +107,7 @@ def _data_juicer(python: str, path: str, out: str) -> list[str]:
 
 
 def _kept_by_text_dedup(out: str) -> int:
-    said = re.search(r"After\s+:\D+?\n\s+(\d+)", Path(f"{out}/log.txt").read_text(errors="replace"))
+    said = re.search(r"After\s+:[^\n]*\n\s+(\d+)", Path(f"{out}/log.txt").read_text(errors="replace"))
     return int(said[1]) if said else 0
 
 

@@ -208,7 +208,7 @@ def datatrove(path: str, folder: str, runs: int) -> dict[str, Seconds]:
             "4 filter": (1, [reader, MinhashDedupFilter(f"{base}/3"), ParquetWriter(f"{base}/4", compression="zstd")]),
         }
         found = {
-            each: timed(LocalPipelineExecutor(blocks, tasks=tasks, logging_dir=f"{base}/logs-{each[0]}").run)
+            each: timed(LocalPipelineExecutor(blocks, tasks=tasks, workers=1, logging_dir=f"{base}/logs-{each[0]}").run)
             for each, (tasks, blocks) in steps.items()
         }
         found["all stages"] = Seconds(*map(sum, zip(*found.values(), strict=True)))
