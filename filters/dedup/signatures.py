@@ -109,7 +109,7 @@ class SignatureWorker:
                 seen += batch.num_rows
                 size = int(pc.sum(pc.binary_length(batch["text"])).as_py() or 0)
                 out.progress.add(documents=batch.num_rows, bytes=size)
-        count = self._write_keys(out, keys, rows, int(shard.spec["partitions"]))
+        count = write_keys(out, keys, rows, int(shard.spec["partitions"]))
         whole = pa.concat_tables([self.schema.empty_table(), *attributes])
         path = out.local_path(f"attributes/part-{shard.index:05d}.parts", table="attributes")
         partitions.write(path, self.schema, [whole])
@@ -121,16 +121,6 @@ class SignatureWorker:
         scope = scope_columns(self.config.scope)
         check_columns([*scope, *quality], present, uri)
         return list(dict.fromkeys(["id", "text", "date", "source", *scope, *quality]))
-
-    def _write_keys(self, out: ShardOutput, keys: list[U64], rows: list[npt.NDArray[np.uint32]], count: int) -> int:
-        all_keys = np.concatenate([np.empty(0, np.uint64), *keys])
-        all_rows = np.concatenate([np.empty(0, np.uint32), *rows])
-        order = np.lexsort((all_rows, all_keys))
-        table = pa.table({"key": all_keys[order], "row": all_rows[order]}, schema=KEYS)
-        borders = np.searchsorted(all_keys[order], partition_starts(count)).tolist()
-        parts = [table.slice(a, b - a) for a, b in zip(borders, [*borders[1:], table.num_rows], strict=True)]
-        partitions.write(out.local_path(f"keys/part-{out.index:05d}.parts", table="keys"), KEYS, parts)
-        return int(table.num_rows)
 
     def _attributes(self, batch: pa.RecordBatch, exact: U64, signature: kernels.U32) -> pa.Table:
         count = signature.shape[1]
@@ -198,6 +188,20 @@ def scope_salt(batch: pa.RecordBatch, scope: Sequence[str]) -> U64 | None:
     ]
     scopes = zip(*fields, strict=True)
     return np.array([xxhash.xxh3_64_intdigest(json.dumps(scope).encode()) for scope in scopes], np.uint64)
+
+
+def write_keys(
+    out: ShardOutput, keys: Sequence[U64], rows: Sequence[npt.NDArray[np.uint32]], partition_count: int
+) -> int:
+    """Writes a shard's keys by range, from columns of keys and their rows; returns how many."""
+    all_keys = np.concatenate([np.empty(0, np.uint64), *keys])
+    all_rows = np.concatenate([np.empty(0, np.uint32), *rows])
+    order = np.lexsort((all_rows, all_keys))
+    table = pa.table({"key": all_keys[order], "row": all_rows[order]}, schema=KEYS)
+    borders = np.searchsorted(all_keys[order], partition_starts(partition_count)).tolist()
+    parts = [table.slice(a, b - a) for a, b in zip(borders, [*borders[1:], table.num_rows], strict=True)]
+    partitions.write(out.local_path(f"keys/part-{out.index:05d}.parts", table="keys"), KEYS, parts)
+    return int(table.num_rows)
 
 
 def _from_metadata(metadata: pa.Array, name: str) -> list[Any]:
