@@ -1,11 +1,11 @@
 """Time, memory and disk of deduplication's clustering, from one to tens of millions of documents.
 
-``python benchmarks/dedup_scale.py --root FOLDER [--millions 1 5 20] [--rounds 1 5] [--largest 0.01] [--out FIGURES.json]``
+``python benchmarks/dedup_scale.py --root FOLDER [--millions 1 5 20] [--rounds 1 5] [--largest 0.01] [--out F.json]``
 
 Signatures are generated, in the files that the stage writes: what grows with the corpus is what is measured, not the
 reading of texts. Clusters have the sizes that FineWeb-2 publishes for Portuguese (misc/rehydration, por_Latn.json), and
-one has a share ``--largest`` of all documents. Of a cluster's other documents three in ten are exact copies; the MinHashes
-of the rest agree with the first one's with a probability of 0.6 to 1 each. The documents hold an id and a short text,
+one has a share ``--largest`` of all documents. Of a cluster's other documents three in ten are exact copies; the
+MinHashes of the rest agree with the first one's with a probability of 0.6 to 1 each. The documents hold an id and a short text,
 100,000 in a shard. Then the stages themselves run, each in two new processes, with the default settings; for sizes in
 ``--rounds`` once more with clustering in rounds over partitions, whose labels must be the same bytes.
 
@@ -46,7 +46,7 @@ from filters.dedup.components import components_stage
 from filters.dedup.config import DedupConfig
 from filters.dedup.road import dedup_stages
 from filters.dedup.signatures import partitions_for, sketch_bytes, write_keys
-from filters.dedup.tables import U64, spread
+from filters.dedup.tables import spread
 
 CLUSTER_SIZES = ((1, 1, 50.1), (2, 2, 13.9), (3, 3, 7.4), (4, 4, 5.6), (5, 9, 13.8), (10, 49, 8.6), (50, 182, 0.5),
                  (183, 2000, 0.04))  # fmt: skip

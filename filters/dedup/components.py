@@ -3,13 +3,13 @@
 In: ``edges``. Out: ``labels`` (row, root) by shard, one file for each partition of the edges, and in file p the
 components whose root hashes to p. Two ways lead there and give the same bytes:
 
-* flat: one task reads partition after partition of the edges and joins them by union-find in one array over all
-  documents; it holds 40 bytes per document at most, however many edges there are;
-* rounds: where that would pass ``clustering_memory_mb`` (by the number of documents, before anything is read), tasks
-  over partitions contract the edges that they hold: each document gets an edge to the smallest one that these lead
-  to. Edges go in turn to the partition of their larger document and to those of both, until a round of the second
-  kind changes nothing: then every document has one edge, to its root. Each round is a stage of its own below this
-  one's directory, so a killed run goes on at the round that it had reached.
+* flat: one task holds one number for each document, and joins by union-find the edges that it reads file by file.
+  Memory: 9 bytes for each document, 60 for each clustered one of up to ``BLOCK`` and one file of edges;
+* rounds: where that would pass ``clustering_memory_mb``, tasks over partitions contract the edges that they hold:
+  each document gets an edge to the smallest one that these lead to. Edges go in turn to the partition of their larger
+  document and to those of both, until a round of the second kind changes nothing: then every document has one edge, to
+  its root. Each round is a stage of its own below this one's directory, so a killed run goes on at the round that it
+  had reached.
 
 Source: the alternation is that of Kiveris et al. 2014, "Connected Components in MapReduce and Beyond" (small-star and
 large-star, O(log² n) rounds); contracting all that a partition holds, instead of each neighbourhood, needs fewer.
@@ -34,10 +34,13 @@ from filters.dedup import kernels, partitions
 from filters.dedup.duplicates import contracted
 from filters.dedup.tables import EDGES, LABELS, ROW_BITS, ROW_MASK, U64, by_partition, spread
 
-BYTES_PER_DOCUMENT = 40
-"""Of the flat way, if all are in clusters: its parent, its place, its partition of labels and the sort by that."""
-CHUNK = 1 << 20
-"""Documents at a time, where a copy would take more than what is kept."""
+BYTES_PER_DOCUMENT = 9
+"""Of the flat way: a document's number of its root, and whether it is clustered."""
+BYTES_PER_LABEL = 60
+BLOCK = 1 << 27
+"""Labels that the flat way sorts by partition at a time."""
+STRETCH = 1 << 22
+"""Documents that it looks at in one step."""
 
 
 def components_stage(root: str, duplicates: Input, signatures: Sequence[Input], memory_bytes: int) -> Stage:
@@ -45,10 +48,10 @@ def components_stage(root: str, duplicates: Input, signatures: Sequence[Input], 
 
     def plan() -> list[Shard]:
         edges = finished(duplicates)
-        rows = rows_of(signatures)
-        spec = {"uris": edges.uris("edges"), "of": len(edges.shards), "shards": len(rows)}
-        if is_flat(sum(rows), memory_bytes):
-            return [Shard(index=0, name="all edges", spec={**spec, "rows": rows})]
+        sizes = shard_sizes(signatures)
+        spec = {"uris": edges.uris("edges"), "of": len(edges.shards), "shards": len(sizes)}
+        if is_flat(sum(sizes), memory_bytes):
+            return [Shard(index=0, name="all edges", spec={**spec, "sizes": sizes})]
         return [Shard(index=i, name=f"partition {i}", spec=spec) for i in range(len(edges.shards))]
 
     return Stage(
@@ -63,14 +66,14 @@ def components_stage(root: str, duplicates: Input, signatures: Sequence[Input], 
     )
 
 
-def rows_of(signatures: Sequence[Input]) -> list[int]:
-    """How many documents each shard has, in the order that numbers them."""
+def shard_sizes(signatures: Sequence[Input]) -> list[int]:
+    """Documents of every shard, those of the index first."""
     return [shard.counters["documents"] for source in signatures for shard in finished(source).shards]
 
 
 def is_flat(documents: int, memory_bytes: int) -> bool:
     """Whether one task can hold all documents."""
-    return documents * BYTES_PER_DOCUMENT <= memory_bytes
+    return documents * BYTES_PER_DOCUMENT + min(documents, BLOCK) * BYTES_PER_LABEL <= memory_bytes
 
 
 def _execute(
@@ -83,7 +86,7 @@ def _execute(
 ) -> Iterable[ShardRecord]:
     """One task, or rounds until nothing changes and then one task per partition."""
     run = stages.run_in_driver if stage.in_driver else stages.map_shards
-    if is_flat(sum(rows_of(signatures)), memory_bytes):
+    if is_flat(sum(shard_sizes(signatures)), memory_bytes):
         return run(stage, shards, progress)
     stars = rounds(stage.uri, duplicates, in_driver=stage.in_driver)
     spec = {**shards[0].spec, "uris": stars.uris("edges")}
@@ -123,44 +126,61 @@ def _round_stage(root: str, number: int, source: Input, *, to_both_ends: bool, i
 
 
 class FlatWorker:
-    """All edges to labels, by union-find; a document's place among all counts the rows of the shards before its own."""
+    """All edges to labels, by union-find over one number for each document: its place among those of all shards."""
 
     def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
-        of, starts = int(shard.spec["of"]), np.cumsum([0, *shard.spec["rows"]], dtype=np.int64)
-        documents = int(starts[-1])
-        parent = np.arange(documents, dtype=np.uint32 if documents <= 1 << 32 else np.int64)
-        count = 0
-        for uri, part in itertools.product(shard.spec["uris"], range(of)):
-            edges = partitions.read(uri, part, of, EDGES)
-            ends = (_places(edges[name].to_numpy(), starts) for name in ("neighbour", "node"))
-            kernels.join(parent, *ends)
-            count += edges.num_rows
-        clustered = np.flatnonzero(kernels.flatten(parent)).astype(parent.dtype)
-        place = np.empty(len(clustered), np.uint16 if of <= 1 << 16 else np.uint32)
-        clusters = 0
-        for i in range(0, len(clustered), CHUNK):
-            inside = clustered[i : i + CHUNK]
-            place[i : i + CHUNK] = spread(_numbers(parent[inside], starts)) % np.uint64(of)
-            clusters += int((parent[inside] == inside).sum())
-        order = np.argsort(place, kind="stable")
-        borders = np.cumsum([0, *np.bincount(place, minlength=of)]).tolist()
-        del place
-        for part, (a, b) in enumerate(itertools.pairwise(borders)):
-            own = clustered[order[a:b]]
-            _write_labels(out, part, _numbers(own, starts), _numbers(parent[own], starts), len(starts) - 1)
-        return {"edges": count, "clusters": clusters, "documents_in_clusters": len(clustered)}
+        of, starts = int(shard.spec["of"]), np.cumsum([0, *shard.spec["sizes"]])
+        parent, count = np.arange(starts[-1]), 0
+        for uri in shard.spec["uris"]:
+            for edges in partitions.read_whole(uri, of, EDGES):
+                node, neighbour = (_places(edges[name].to_numpy(), starts) for name in ("node", "neighbour"))
+                kernels.join(parent, neighbour, node)
+                count += len(node)
+        kernels.flatten(parent)
+        below = parent != np.arange(len(parent))
+        roots = np.unique(parent[below])
+        clustered = below
+        clustered[roots] = True
+        documents = int(clustered.sum())
+        _number(parent, starts)
+        for parts in np.array_split(np.arange(of), min(of, documents // BLOCK + 1)):
+            _write_block(out, parent.view(np.uint64), clustered, starts, range(parts[0], parts[-1] + 1), of)
+        return {"edges": count, "clusters": len(roots), "documents_in_clusters": documents}
 
 
 def _places(nodes: U64, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Of documents by their numbers."""
-    return starts[(nodes >> ROW_BITS).astype(np.int64)] + (nodes & ROW_MASK).astype(np.int64)
+    places: npt.NDArray[np.int64] = starts[(nodes >> ROW_BITS).astype(np.int64)] + (nodes & ROW_MASK).astype(np.int64)
+    return places
 
 
-def _numbers(places: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> U64:
-    """Of documents by their places."""
-    shard = np.searchsorted(starts, places, side="right") - 1
-    found: U64 = (places - starts[shard]).astype(np.uint64) | shard.astype(np.uint64) << ROW_BITS
-    return found
+def _number(places: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> None:
+    """Turns places into the numbers of documents, in the array itself."""
+    for begin in range(0, len(places), STRETCH):
+        some = places[begin : begin + STRETCH]
+        shard = np.searchsorted(starts, some, side="right") - 1
+        some += (shard << int(ROW_BITS)) - starts[shard]
+
+
+def _write_block(
+    out: ShardOutput, root: U64, clustered: npt.NDArray[np.bool_], starts: npt.NDArray[np.int64], parts: range, of: int
+) -> None:
+    """The labels of some partitions."""
+    found_place, found_document = [np.empty(0, np.uint32)], [np.empty(0, np.int64)]
+    for begin in range(0, len(root), STRETCH):
+        document = np.flatnonzero(clustered[begin : begin + STRETCH]) + begin
+        place = (spread(root[document]) % np.uint64(of)).astype(np.uint32)
+        inside = (place >= parts[0]) & (place <= parts[-1])
+        found_place.append(place[inside])
+        found_document.append(document[inside])
+    place, document = np.concatenate(found_place), np.concatenate(found_document)
+    del found_place, found_document
+    table = pa.table({"document": document})
+    for part, own in zip(parts, by_partition(table, place - np.uint32(parts[0]), len(parts)), strict=True):
+        documents = own["document"].to_numpy()
+        borders = np.searchsorted(documents, starts)
+        row = documents - np.repeat(starts[:-1], np.diff(borders))
+        labels = pa.table({"row": row.astype(np.uint32), "root": root[documents]}, schema=LABELS)
+        _write_labels(out, part, labels, borders)
 
 
 class RoundWorker:
@@ -192,7 +212,11 @@ class LabelWorker:
         node, root = node[own], root[own]
         roots = np.unique(root)
         every = np.concatenate([node, roots])
-        _write_labels(out, shard.index, every, np.concatenate([root, roots]), int(shard.spec["shards"]))
+        order = np.argsort(every)
+        every, root = every[order], np.concatenate([root, roots])[order]
+        labels = pa.table({"row": (every & ROW_MASK).astype(np.uint32), "root": root}, schema=LABELS)
+        shards = np.arange(int(shard.spec["shards"]) + 1, dtype=np.uint64)
+        _write_labels(out, shard.index, labels, np.searchsorted(every >> ROW_BITS, shards))
         return {"edges": len(node), "clusters": len(roots), "documents_in_clusters": len(every)}
 
 
@@ -210,10 +234,7 @@ def _partition_of_edges(shard: Shard) -> tuple[U64, U64]:
     return larger[first], smaller[first]
 
 
-def _write_labels(out: ShardOutput, part: int, every: U64, root: U64, shards: int) -> None:
-    order = np.argsort(every)
-    every, root = every[order], root[order]
-    table = pa.table({"row": (every & ROW_MASK).astype(np.uint32), "root": root}, schema=LABELS)
-    borders = np.searchsorted(every >> ROW_BITS, np.arange(shards + 1, dtype=np.uint64)).tolist()
-    parts = [table.slice(a, b - a) for a, b in itertools.pairwise(borders)]
+def _write_labels(out: ShardOutput, part: int, labels: pa.Table, borders: npt.NDArray[np.integer[Any]]) -> None:
+    """A partition of labels, sorted by document; those of a shard lie between two borders."""
+    parts = [labels.slice(a, b - a) for a, b in itertools.pairwise(borders.tolist())]
     partitions.write(out.local_path(f"labels/part-{part:05d}.parts", table="labels"), LABELS, parts)

@@ -198,8 +198,8 @@ def star_edges(keys: U64, nodes: U64, firsts: U64, others: U64) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def join(parent: npt.NDArray[Any], firsts: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
-    """Union-find with path halving: the trees of both ends of every edge become one, below its smallest node."""
+def join(parent: I64, firsts: I64, others: I64) -> None:
+    """Joins the trees of both ends of each edge, by union-find with path halving; the smaller root stays one."""
     for i in range(firsts.shape[0]):
         a, b = firsts[i], others[i]
         while parent[a] != a:
@@ -215,19 +215,14 @@ def join(parent: npt.NDArray[Any], firsts: npt.NDArray[np.int64], others: npt.ND
 
 
 @numba.njit(cache=True, nogil=True)
-def flatten(parent: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Makes every node's parent its root; which nodes are not alone."""
-    found = np.zeros(parent.shape[0], np.bool_)
+def flatten(parent: I64) -> None:
+    """Puts every node below its root, where no node has a larger parent."""
     for i in range(parent.shape[0]):
-        parent[i] = parent[parent[i]]  # never larger than i, and so flat already
-        if parent[i] != i:
-            found[i] = True
-            found[parent[i]] = True
-    return found
+        parent[i] = parent[parent[i]]
 
 
 @numba.njit(cache=True, nogil=True)
-def components(firsts: npt.NDArray[np.int64], others: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+def components(firsts: I64, others: I64, count: int) -> I64:
     """The smallest node of each node's connected component."""
     parent = np.arange(count)
     join(parent, firsts, others)

@@ -46,6 +46,35 @@ def read(uri: str, partition: int, of: int, schema: pa.Schema) -> pa.Table:
     """
     first = max(0, partition - 1)
     head = storage.read_range(uri, 0, _HEAD.size)
+    _check_head(uri, head, of)
+    start = _HEAD.size + _SLOT.size * first
+    slots = storage.read_range(uri, start, _HEAD.size + _SLOT.size * (partition + 1))
+    end, checksum = _SLOT.unpack_from(slots, _SLOT.size * (partition - first))
+    begin = _SLOT.unpack_from(slots)[0] if partition else _HEAD.size + _SLOT.size * of
+    return _decoded(uri, partition, storage.read_range(uri, begin, end), end - begin, checksum, schema)
+
+
+def read_all(uris: Iterable[str], partition: int, of: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    """One partition of every file, in the order of the files."""
+    for uri in uris:
+        yield read(uri, partition, of, schema)
+
+
+def read_whole(uri: str, of: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    """All partitions of a file, in their order, in one read; memory is that of the file.
+
+    Raises:
+        StorageError: the file is no such file, has another number of partitions, or is damaged.
+    """
+    data = memoryview(storage.read_bytes(uri))
+    _check_head(uri, bytes(data[: _HEAD.size]), of)
+    begin = _HEAD.size + _SLOT.size * of
+    for partition, (end, checksum) in enumerate(_SLOT.iter_unpack(data[_HEAD.size : begin])):
+        yield _decoded(uri, partition, data[begin:end], end - begin, checksum, schema)
+        begin = end
+
+
+def _check_head(uri: str, head: bytes, of: int) -> None:
     if len(head) < _HEAD.size or head[:8] != MAGIC:
         raise StorageError(
             f"{storage.shown(uri)}: not a file of partitions; delete its stage's directory and run again"
@@ -53,20 +82,14 @@ def read(uri: str, partition: int, of: int, schema: pa.Schema) -> pa.Table:
     count = _HEAD.unpack(head)[1]
     if count != of:
         raise StorageError(f"{storage.shown(uri)}: has {count} partitions, expected {of}")
-    start = _HEAD.size + _SLOT.size * first
-    slots = storage.read_range(uri, start, _HEAD.size + _SLOT.size * (partition + 1))
-    end, checksum = _SLOT.unpack_from(slots, _SLOT.size * (partition - first))
-    begin = _SLOT.unpack_from(slots)[0] if partition else _HEAD.size + _SLOT.size * count
-    data = storage.read_range(uri, begin, end)
-    if len(data) != end - begin or xxhash.xxh3_64_intdigest(data) != checksum:
+
+
+def _decoded(
+    uri: str, partition: int, data: bytes | memoryview, size: int, checksum: int, schema: pa.Schema
+) -> pa.Table:
+    if len(data) != size or xxhash.xxh3_64_intdigest(data) != checksum:
         raise StorageError(f"{storage.shown(uri)}: partition {partition} is damaged; delete its stage's directory")
-    return pa.ipc.open_stream(data).read_all() if data else schema.empty_table()
-
-
-def read_all(uris: Iterable[str], partition: int, of: int, schema: pa.Schema) -> Iterator[pa.Table]:
-    """One partition of every file, in the order of the files."""
-    for uri in uris:
-        yield read(uri, partition, of, schema)
+    return pa.ipc.open_stream(data).read_all() if size else schema.empty_table()
 
 
 def _encoded(schema: pa.Schema, table: pa.Table | None) -> bytes:
