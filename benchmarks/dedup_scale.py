@@ -5,9 +5,9 @@
 Signatures are generated, in the files that the stage writes: what grows with the corpus is what is measured, not the
 reading of texts. Clusters have the sizes that FineWeb-2 publishes for Portuguese (misc/rehydration, por_Latn.json), and
 one has a share ``--largest`` of all documents. Of a cluster's other documents three in ten are exact copies; the
-MinHashes of the rest agree with the first one's with a probability of 0.6 to 1 each. The documents hold an id and a short text,
-100,000 in a shard. Then the stages themselves run, each in two new processes, with the default settings; for sizes in
-``--rounds`` once more with clustering in rounds over partitions, whose labels must be the same bytes.
+MinHashes of the rest agree with the first one's with a probability of 0.6 to 1 each. The documents hold an id and a
+short text, 100,000 in a shard. Then the stages themselves run, each in two new processes, with the default settings;
+for sizes in ``--rounds`` once more with clustering in rounds over partitions, whose labels must be the same bytes.
 
 Prints, for each size and stage: seconds on the clock; processor seconds of all tasks (other processes on the machine
 hardly change those) and microseconds of them per document; the largest resident memory of a task's process, all of it

@@ -43,8 +43,8 @@ def clusters_stage(
         shards = ranking.plan(members, signatures, index)
         if shingles is None:
             return shards
-        uris = finished(shingles).uris("shingles")
-        return [Shard(index=s.index, name=s.name, spec={**s.spec, "shingles": uris}) for s in shards]
+        files = partitions.files(finished(shingles).uris("shingles"))
+        return [Shard(index=s.index, name=s.name, spec={**s.spec, "shingles": files}) for s in shards]
 
     priority = {name: value for name, value in to_dict(config).items() if name in ("priority", "source_rank")}
     return Stage(
@@ -121,8 +121,8 @@ class ClusterWorker:
             return Verified(partition.best(), None, {})
         texts = verification.texts_of(partition)
         wanted = verification.needed(partition, texts, self.config)
-        nodes, uris = partition.node[texts.best], shard.spec["shingles"]
-        sets = verification.read_sets(uris, shard.index, int(shard.spec["of"]), nodes, wanted, out.folder)
+        nodes, files = partition.node[texts.best], shard.spec["shingles"]
+        sets = verification.read_sets(files, shard.index, int(shard.spec["of"]), nodes, wanted, out.folder)
         return verification.verify(partition, texts, sets, self.config)
 
 

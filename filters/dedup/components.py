@@ -49,7 +49,7 @@ def components_stage(root: str, duplicates: Input, signatures: Sequence[Input], 
     def plan() -> list[Shard]:
         edges = finished(duplicates)
         sizes = shard_sizes(signatures)
-        spec = {"uris": edges.uris("edges"), "of": len(edges.shards), "shards": len(sizes)}
+        spec = {"edges": partitions.files(edges.uris("edges")), "of": len(edges.shards), "shards": len(sizes)}
         if is_flat(sum(sizes), memory_bytes):
             return [Shard(index=0, name="all edges", spec={**spec, "sizes": sizes})]
         return [Shard(index=i, name=f"partition {i}", spec=spec) for i in range(len(edges.shards))]
@@ -89,7 +89,7 @@ def _execute(
     if is_flat(sum(shard_sizes(signatures)), memory_bytes):
         return run(stage, shards, progress)
     stars = rounds(stage.uri, duplicates, in_driver=stage.in_driver)
-    spec = {**shards[0].spec, "uris": stars.uris("edges")}
+    spec = {**shards[0].spec, "edges": partitions.files(stars.uris("edges"))}
     todo = [dataclasses.replace(shard, spec=spec) for shard in shards]
     return run(dataclasses.replace(stage, make_worker=LabelWorker), todo, progress)
 
@@ -110,7 +110,7 @@ def rounds(root: str, duplicates: Input, *, in_driver: bool) -> Manifest:
 def _round_stage(root: str, number: int, source: Input, *, to_both_ends: bool, in_driver: bool) -> Stage:
     def plan() -> list[Shard]:
         edges = finished(source)
-        spec = {"uris": edges.uris("edges"), "of": len(edges.shards)}
+        spec = {"edges": partitions.files(edges.uris("edges")), "of": len(edges.shards)}
         return [Shard(index=i, name=f"partition {i}", spec=spec) for i in range(len(edges.shards))]
 
     return Stage(
@@ -131,7 +131,7 @@ class FlatWorker:
     def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
         of, starts = int(shard.spec["of"]), np.cumsum([0, *shard.spec["sizes"]])
         parent, count = np.arange(starts[-1]), 0
-        for uri in shard.spec["uris"]:
+        for uri in partitions.uris_of(shard.spec["edges"]):
             for edges in partitions.read_whole(uri, of, EDGES):
                 node, neighbour = (_places(edges[name].to_numpy(), starts) for name in ("node", "neighbour"))
                 kernels.join(parent, neighbour, node)
@@ -223,7 +223,7 @@ class LabelWorker:
 def _partition_of_edges(shard: Shard) -> tuple[U64, U64]:
     """The larger and the smaller document of the partition's edges from all files, sorted and each once."""
     of = int(shard.spec["of"])
-    found = [EDGES.empty_table(), *partitions.read_all(shard.spec["uris"], shard.index, of, EDGES)]
+    found = [EDGES.empty_table(), *partitions.read_all(shard.spec["edges"], shard.index, of, EDGES)]
     edges = pa.concat_tables(found)
     node, neighbour = edges["node"].to_numpy(), edges["neighbour"].to_numpy()
     larger, smaller = np.maximum(node, neighbour), np.minimum(node, neighbour)

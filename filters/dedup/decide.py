@@ -35,7 +35,7 @@ def dedup_stage(root: str, config: DedupConfig, curated: Input, clusters: Input)
     """Documents without duplicates, and the duplicates that were removed."""
 
     def plan() -> list[Shard]:
-        decisions = finished(clusters).uris("decisions")
+        decisions = partitions.files(finished(clusters).uris("decisions"))
         documents = finished(curated).uris("documents")
         spec = {"decisions": decisions, "shards": len(documents)}
         return [

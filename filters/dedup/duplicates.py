@@ -28,7 +28,9 @@ def duplicates_stage(root: str, signatures: Input, index: Sequence[Input] = ()) 
     def plan() -> list[Shard]:
         found = [finished(source) for source in sources]
         counts = [partitions_of(keys) for keys in found]
-        files = [{"uris": keys.uris("keys"), "of": of} for keys, of in zip(found, counts, strict=True)]
+        files = [
+            {"files": partitions.files(keys.uris("keys")), "of": of} for keys, of in zip(found, counts, strict=True)
+        ]
         most = max(counts)
         return [Shard(index=i, name=f"partition {i}", spec={"files": files, "of": most}) for i in range(most)]
 
@@ -72,13 +74,14 @@ def tables_of_range(
 ) -> Iterator[pa.Table]:
     """One partition's rows of every shard, in order. A run that was cut into fewer partitions is cut further here.
 
-    ``files``: of each run the ``uris`` of its files, sorted by ``key``, and ``of`` how many partitions they are.
+    ``files``: of each run its ``files`` (as ``partitions.files`` describes them), sorted by ``key``, and ``of`` how many
+    partitions they are.
     """
     starts = [*partition_starts(of).tolist(), 1 << 64]
     first, after = starts[partition], starts[partition + 1]
     for source in files:
-        for uri in source["uris"]:
-            table = partitions.read(uri, partition * int(source["of"]) // of, int(source["of"]), schema)
+        part = partition * int(source["of"]) // of
+        for table in partitions.read_all(source["files"], part, int(source["of"]), schema):
             key = table["key"].to_numpy()
             begin = int(np.searchsorted(key, np.uint64(first)))
             end = len(key) if after == 1 << 64 else int(np.searchsorted(key, np.uint64(after)))

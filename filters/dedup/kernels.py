@@ -8,7 +8,6 @@ Datasets" §3.4: two texts of Jaccard similarity s share a band with probability
 
 import functools
 import unicodedata
-from typing import Any
 
 import numba
 import numpy as np

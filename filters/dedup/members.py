@@ -34,15 +34,15 @@ def members_stage(
         count = 1 << max(0, labels.counters["documents_in_clusters"] // config.members_per_partition).bit_length()
         shards: list[dict[str, Any]] = []
         for run in index:
-            decisions = finished(run.clusters).uris("decisions")
+            decisions = partitions.files(finished(run.clusters).uris("decisions"))
             attributes = finished(run.signatures).uris("attributes")
             of = len(attributes)
             shards += [
-                {"attributes": uri, "decisions": {"uris": decisions, "shard": i, "of": of}}
+                {"attributes": uri, "decisions": {"files": decisions, "shard": i, "of": of}}
                 for i, uri in enumerate(attributes)
             ]
         shards += [{"attributes": uri} for uri in finished(signatures).uris("attributes")]
-        spec = {"labels": labels.uris("labels"), "shards": len(shards), "partitions": count}
+        spec = {"labels": partitions.files(labels.uris("labels")), "shards": len(shards), "partitions": count}
         return [Shard(index=i, name=f"attributes {i}", spec={**spec, **own}) for i, own in enumerate(shards)]
 
     return Stage(
@@ -85,10 +85,10 @@ def _removed_rows(decisions: Mapping[str, Any] | None) -> npt.NDArray[np.uint32]
     if decisions is None:
         return np.empty(0, np.uint32)
     try:
-        found = list(partitions.read_all(decisions["uris"], int(decisions["shard"]), int(decisions["of"]), DECISIONS))
+        found = list(partitions.read_all(decisions["files"], int(decisions["shard"]), int(decisions["of"]), DECISIONS))
     except FileNotFoundError as error:
         raise UserError(
-            f"{decisions['uris'][0]}: these decisions of a run of dedup.index are gone; run its dedup again"
+            f"{decisions['files']['prefix']}: these decisions of a run of dedup.index are gone; run its dedup again"
         ) from error
     table = pa.concat_tables([DECISIONS.empty_table(), *found])
     gone: npt.NDArray[np.uint32] = table["row"].to_numpy()[~table["keep"].to_numpy()]

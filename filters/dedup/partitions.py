@@ -2,14 +2,15 @@
 
 In: one Arrow table (or None) per partition, all of one schema. Out: a file that begins with a magic word and the number
 of partitions, then 16 bytes for each (where its bytes end, their xxh3 checksum), then each table as an Arrow IPC
-stream. Reading one partition costs two range reads and no more bytes than it holds, however many there are: Parquet
-and Arrow files carry a footer that grows with the number of partitions and must be read first.
+stream. Reading one partition costs two range reads (three from the thousandth on) and at most 16 kB more than it holds,
+however many there are: Parquet and Arrow files carry a footer that grows with their number and must be read first.
 
 Numbers are little-endian. The same tables give the same bytes.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,9 @@ from caravela.storage import StorageError
 MAGIC = b"CVLPARTS"
 _HEAD = struct.Struct("<8sQ")
 _SLOT = struct.Struct("<QQ")
+NEAR_BYTES = 1 << 14
+"""Up to here what says where partitions lie is read along with the magic word."""
+_NUMBERED = "{}part-{:05d}.parts"
 
 
 def write(path: str, schema: pa.Schema, tables: Sequence[pa.Table | None]) -> None:
@@ -44,19 +48,35 @@ def read(uri: str, partition: int, of: int, schema: pa.Schema) -> pa.Table:
     Raises:
         StorageError: the file is no such file, has another number of partitions, or is damaged.
     """
-    first = max(0, partition - 1)
-    head = storage.read_range(uri, 0, _HEAD.size)
-    _check_head(uri, head, of)
+    first, after = max(0, partition - 1), _HEAD.size + _SLOT.size * (partition + 1)
     start = _HEAD.size + _SLOT.size * first
-    slots = storage.read_range(uri, start, _HEAD.size + _SLOT.size * (partition + 1))
+    head = storage.read_range(uri, 0, after if after <= NEAR_BYTES else _HEAD.size)
+    _check_head(uri, head[: _HEAD.size], of)
+    slots = head[start:] if after <= NEAR_BYTES else storage.read_range(uri, start, after)
     end, checksum = _SLOT.unpack_from(slots, _SLOT.size * (partition - first))
     begin = _SLOT.unpack_from(slots)[0] if partition else _HEAD.size + _SLOT.size * of
     return _decoded(uri, partition, storage.read_range(uri, begin, end), end - begin, checksum, schema)
 
 
-def read_all(uris: Iterable[str], partition: int, of: int, schema: pa.Schema) -> Iterator[pa.Table]:
-    """One partition of every file, in the order of the files."""
-    for uri in uris:
+def files(uris: Sequence[str]) -> dict[str, Any]:
+    """The files of all shards of a stage, for the description of a shard that reads a partition of each.
+
+    It is as long for a hundred thousand files as for one: with a list of them in the description of every shard, what
+    the driver holds would grow with the square of the corpus.
+    """
+    found = {"prefix": uris[0].removesuffix(_NUMBERED.format("", 0)) if uris else "", "count": len(uris)}
+    assert uris_of(found) == list(uris), f"{uris[:3]}: expected part-00000.parts, part-00001.parts ..."
+    return found
+
+
+def uris_of(found: Mapping[str, Any]) -> list[str]:
+    """The files that ``files`` described."""
+    return [_NUMBERED.format(found["prefix"], number) for number in range(found["count"])]
+
+
+def read_all(found: Mapping[str, Any], partition: int, of: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    """One partition of every file that ``files`` described, in the order of the files."""
+    for uri in uris_of(found):
         yield read(uri, partition, of, schema)
 
 
@@ -69,6 +89,8 @@ def read_whole(uri: str, of: int, schema: pa.Schema) -> Iterator[pa.Table]:
     data = memoryview(storage.read_bytes(uri))
     _check_head(uri, bytes(data[: _HEAD.size]), of)
     begin = _HEAD.size + _SLOT.size * of
+    if len(data) < begin:
+        raise StorageError(f"{storage.shown(uri)}: is cut short; delete its stage's directory and run again")
     for partition, (end, checksum) in enumerate(_SLOT.iter_unpack(data[_HEAD.size : begin])):
         yield _decoded(uri, partition, data[begin:end], end - begin, checksum, schema)
         begin = end

@@ -62,7 +62,12 @@ def plan(members: Input, signatures: Input, index: tuple[IndexRun, ...]) -> list
     found = finished(members)
     count = int(found.shards[0].counters["partitions"]) if found.shards else 1
     old = [len(finished(run.signatures).shards) for run in index]
-    spec = {"uris": found.uris("members"), "of": count, "old_shards": old, "new": len(finished(signatures).shards)}
+    spec = {
+        "members": partitions.files(found.uris("members")),
+        "of": count,
+        "old_shards": old,
+        "new": len(finished(signatures).shards),
+    }
     return [Shard(index=i, name=f"partition {i}", spec=spec) for i in range(count)]
 
 
@@ -72,7 +77,7 @@ def read(shard: Shard, config: DedupConfig) -> Partition:
     Where every removal is verified, without what a run of the index removed: it can neither keep nor be removed here.
     """
     schema, old = tables.members(sketch_bytes(config)), list(shard.spec["old_shards"])
-    found = partitions.read_all(shard.spec["uris"], shard.index, int(shard.spec["of"]), schema)
+    found = partitions.read_all(shard.spec["members"], shard.index, int(shard.spec["of"]), schema)
     members = pa.concat_tables([schema.empty_table(), *found])
     if config.verify == "all":
         members = members.filter(pa.array(~members["removed_before"].to_numpy()))

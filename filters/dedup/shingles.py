@@ -73,7 +73,8 @@ def shingles_stage(
     def plan() -> list[Shard]:
         found = finished(candidates)
         documents = [uri for source in sources for uri in finished(source).uris("documents")]
-        spec = {"candidates": found.uris("candidates"), "shards": len(documents), "partitions": len(found.shards)}
+        files = partitions.files(found.uris("candidates"))
+        spec = {"candidates": files, "shards": len(documents), "partitions": len(found.shards)}
         return [
             Shard(index=i, name=storage.name_of(uri), spec={**spec, "documents": uri})
             for i, uri in enumerate(documents)

@@ -134,7 +134,9 @@ def repeated_spans_stage(root: str, config: DedupConfig, spans: Input, index: Se
     def plan() -> list[Shard]:
         found = [finished(source) for source in sources]
         counts = [partitions_of(each) for each in found]
-        files = [{"uris": each.uris("spans"), "of": of} for each, of in zip(found, counts, strict=True)]
+        files = [
+            {"files": partitions.files(each.uris("spans")), "of": of} for each, of in zip(found, counts, strict=True)
+        ]
         old = sum(len(each.shards) for each in found[:-1])
         spec = {"files": files, "of": max(counts), "old": old, "new": len(found[-1].shards)}
         return [Shard(index=i, name=f"partition {i}", spec=spec) for i in range(max(counts))]

@@ -46,7 +46,7 @@ def trim_stage(root: str, config: SpansConfig, dedup: Input, spans: Input, repea
 
     def plan() -> list[Shard]:
         documents, local = finished(dedup).uris("documents"), finished(spans).uris("local")
-        spec = {"repeats": finished(repeated).uris("repeats"), "shards": len(documents)}
+        spec = {"repeats": partitions.files(finished(repeated).uris("repeats")), "shards": len(documents)}
         return [
             Shard(index=i, name=storage.name_of(uri), spec={**spec, "documents": uri, "local": own})
             for i, (uri, own) in enumerate(zip(documents, local, strict=True))

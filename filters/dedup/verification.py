@@ -19,7 +19,7 @@ keepers that are like none of them are kept, and counted (``kept_uncompared``); 
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,11 +100,11 @@ def needed(partition: Partition, texts: Texts, config: DedupConfig) -> Mask:
     return in_touched if config.verify == "all" else asked | (texts.opens & in_touched)
 
 
-def read_sets(uris: Sequence[str], part: int, of: int, nodes: U64, wanted: Mask, folder: str) -> Sets:
+def read_sets(files: Mapping[str, Any], part: int, of: int, nodes: U64, wanted: Mask, folder: str) -> Sets:
     """The sets of the ``wanted`` ones of ``nodes``, brought to a file in ``folder`` and mapped from there."""
     found, lengths = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     with tempfile.NamedTemporaryFile(dir=folder, prefix="shingles-", delete=False) as file:
-        for table in partitions.read_all(uris, part, of, SHINGLES):
+        for table in partitions.read_all(files, part, of, SHINGLES):
             column = table["shingles"].combine_chunks()
             found.append(table["node"].to_numpy())
             lengths.append(column.value_lengths().to_numpy().astype(np.int64))

@@ -10,7 +10,7 @@ import pytest
 
 from caravela.manifest import Manifest
 from caravela.stages import Shard, ShardOutput, Stage
-from filters.dedup import partitions
+from filters.dedup import components, partitions
 from filters.dedup.components import components_stage
 from filters.dedup.tables import EDGES, LABELS, by_partition, nodes_of, spread
 from tests.road_without_ray import finish
@@ -57,8 +57,8 @@ class Graph:
         node, neighbour = numbers.max(axis=1), numbers.min(axis=1)
         table = pa.table({"node": node, "neighbour": neighbour}, schema=EDGES)
         parts = by_partition(table, spread(node) % np.uint64(self.of), self.of)
-        partitions.write(out.local_path(f"part-{shard.index}.parts", table="edges"), EDGES, parts)
-        return {"edges": len(own), "documents": ROWS}
+        partitions.write(out.local_path(f"part-{shard.index:05d}.parts", table="edges"), EDGES, parts)
+        return {"edges": len(own)}
 
 
 def run(root: Path, edges: list[Edge], of: int, memory_bytes: int) -> Manifest:
@@ -141,6 +141,17 @@ def test_components_flat_and_in_rounds_are_those_of_a_search(tmp_path: Path, gra
     assert flat.counters["documents_in_clusters"] == rounds.counters["documents_in_clusters"] == len(searched(edges))
     assert list((tmp_path / "rounds").glob("components/*/round_01"))
     assert not list((tmp_path / "flat").glob("components/*/round_01"))
+
+
+def test_components_flat_sorts_labels_in_blocks_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(tmp_path / "whole", GRAPHS["many small"], 8, memory_bytes=1 << 30)
+    monkeypatch.setattr(components, "BLOCK", 100)
+    monkeypatch.setattr(components, "STRETCH", 70)
+    blocks = run(tmp_path / "blocks", GRAPHS["many small"], 8, memory_bytes=1 << 30)
+    assert whole.counters["documents_in_clusters"] > 3 * 100
+    assert [f.sha256 for f in blocks.files("labels")] == [f.sha256 for f in whole.files("labels")]
 
 
 def test_rounds_of_a_long_chain_are_few(tmp_path: Path) -> None:

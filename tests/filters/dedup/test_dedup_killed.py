@@ -24,9 +24,9 @@ from tests.running import HANG_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * HANG_S)]
 
-NUM_SHARDS = 4
+NUM_SHARDS = 3
 CONFIG = DedupConfig(
-    verify="all", keys_per_partition=700, members_per_partition=40, clustering_memory_mb=0, priority=("length",)
+    verify="all", keys_per_partition=2000, members_per_partition=90, clustering_memory_mb=0, priority=("length",)
 )
 """All stages there are; each cut into several shards; clusters found in rounds."""
 ROUNDS = {"round_01", "round_02"}
@@ -38,6 +38,11 @@ def digests(done: Sequence[Manifest]) -> Digests:
     """SHA-256 of every file of every stage, and what was counted."""
     files = {f"{m.stage}/{f.path}": f.sha256 for m in done for shard in m.shards for f in shard.files}
     return files | {f"{m.stage}: {name}": str(value) for m in done for name, value in m.counters.items()}
+
+
+def only_files(found: Digests) -> Digests:
+    """Without counters: one task that finds all clusters counts other edges than the tasks of rounds; files are equal."""
+    return {name: value for name, value in found.items() if ": " not in name}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,7 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Input:
 
 @pytest.fixture(scope="module")
 def undisturbed(curated: Input, tmp_path_factory: pytest.TempPathFactory) -> Digests:
-    """A run in one process, shard after shard, that nothing disturbs."""
+    """A run of one worker, this process, that nothing disturbs."""
     done = [finish(stage) for stage in dedup_stages(str(tmp_path_factory.mktemp("quiet")), CONFIG, curated)]
     assert {m.stage for m in done} == set(DEDUP_STAGES)
     assert all(len(m.shards) > 2 for m in done), "a stage of so few shards says nothing about their order"
@@ -76,25 +81,28 @@ def assert_only_killed_shards_were_done_again(plan: Plan) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("workers", "killed"), [(1, False), (2, True), (4, False)])
+@pytest.mark.parametrize(("workers", "killed"), [(2, True), (4, False)])
 def test_dedup_on_any_number_of_workers_killed_in_every_stage_gives_the_same_bytes(
     tmp_path: Path, curated: Input, undisturbed: Digests, workers: int, killed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "deaths").mkdir()
-    plan = Plan(str(tmp_path / "deaths"), seed=1)
+    plan = Plan(str(tmp_path / "deaths"), seed=1, shards=(1,))
+    config = CONFIG if killed else dataclasses.replace(CONFIG, clustering_memory_mb=100)
     done = []
     try:
-        for stage in dedup_stages(str(tmp_path / "run"), CONFIG, curated):
+        for stage in dedup_stages(str(tmp_path / "run"), config, curated):
             one = doomed(stage, plan, monkeypatch) if killed else stage
             done.append(stages.run(one, ClusterConfig(num_cpus=workers, dashboard=False)))
     finally:
         ray.shutdown()
-    assert digests(done) == undisturbed
+    if not killed:  # and clusters found in one task
+        found, undisturbed = only_files(digests(done)), only_files(undisturbed)
+        assert found == undisturbed
     if killed:
+        assert digests(done) == undisturbed
         deaths = plan.deaths()
         assert deaths.keys() >= {*DEDUP_STAGES, *ROUNDS}, "a stage lost no worker, so nothing was shown of it"
         assert set().union(*deaths.values()) == set(MOMENTS)
-        assert len(plan.killed_shards()) >= 2 * len(DEDUP_STAGES)
         assert_only_killed_shards_were_done_again(plan)
 
 
@@ -138,6 +146,4 @@ def test_dedup_with_the_driver_killed_in_every_stage_and_restarted_gives_the_sam
     assert_only_killed_shards_were_done_again(plan)
     done = [stage.manifest() for stage in dedup_stages(str(tmp_path / "run"), config, curated)]
     found = digests([m for m in done if m is not None])
-    if not rounds:  # one shard writes what several write in rounds; the files are the same
-        found, undisturbed = ({k: v for k, v in each.items() if ": " not in k} for each in (found, undisturbed))
-    assert found == undisturbed
+    assert found == undisturbed if rounds else only_files(found) == only_files(undisturbed)

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -138,10 +139,16 @@ def test_dedup_keeps_the_best_by_priority(tmp_path: Path, config: DedupConfig, w
     assert {r["detail"] for r in removed} == {winner}
 
 
-def test_dedup_short_empty_and_repetitive_texts_do_not_collapse_unless_equal(tmp_path: Path) -> None:
-    texts = ["", "!!!", "???", "um", "dois", "um dois", "um dois três", "a a a a a a a", "a a a a a", "😀", "😂"]
+@pytest.mark.parametrize("verify", ["off", "sample", "all"])
+def test_dedup_short_empty_and_repetitive_texts_do_not_collapse_unless_equal(
+    tmp_path: Path, verify: Literal["off", "sample", "all"]
+) -> None:
+    repeated = [" ".join([word] * count) for word in ("sim", "não") for count in (2, 5, 6, 500)]
+    lines = ["um", "dois", "um dois", "dois um", "um dois três", "um dois três quatro", "um dois três cinco"]
+    signs = ["", "!!!", "???", "...", "-- --", "!!! " * 200, "😀", "😂", "😀 😂"]
+    texts = [*repeated, *lines, *signs]
     rows = [{"id": str(i), "text": t, "source": "s", "date": ""} for i, t in enumerate([*texts, *texts])]
-    _, kept, removed = dedup(tmp_path, rows, DedupConfig())
+    _, kept, removed = dedup(tmp_path, rows, DedupConfig(verify=verify, verify_share=1.0))
     assert sorted(r["text"] for r in kept) == sorted(texts)
     assert sorted(r["text"] for r in removed) == sorted(texts)
     assert {r["reason"] for r in removed} == {"exact_duplicate"}

@@ -23,6 +23,25 @@ def test_partitions_are_read_back_one_by_one(root: str, tmp_path: Path) -> None:
     storage.publish(str(tmp_path / "local"), uri)
     for i, expected in enumerate(tables):
         assert partitions.read(uri, i, 5, SCHEMA).equals(expected if expected is not None else table())
+    for found, expected in zip(partitions.read_whole(uri, 5, SCHEMA), tables, strict=True):
+        assert found.equals(expected if expected is not None else table())
+
+
+def test_partitions_of_many_thousands_are_read_back(tmp_path: Path) -> None:
+    path, filled = str(tmp_path / "many"), (0, 1, 1021, 1022, 1023, 1024, 4998, 4999)
+    partitions.write(path, SCHEMA, [table(i) if i in filled else None for i in range(5000)])
+    for i in (*filled, 2, 1020, 1025, 4997):
+        assert partitions.read(path, i, 5000, SCHEMA).equals(table(i) if i in filled else table())
+
+
+def test_partitions_files_are_described_by_two_values_and_must_be_numbered() -> None:
+    uris = [f"s3://bucket/{{run}}/keys/part-{i:05d}.parts" for i in range(100_002)]
+    found = partitions.files(uris)
+    assert len(str(found)) < 100
+    assert partitions.uris_of(found) == uris
+    assert partitions.uris_of(partitions.files([])) == []
+    with pytest.raises(AssertionError, match=r"part-00001\.parts"):
+        partitions.files(uris[1:])
 
 
 def test_partitions_same_tables_same_bytes(tmp_path: Path) -> None:
@@ -41,6 +60,11 @@ def test_partitions_damage_is_an_error_that_names_the_file(tmp_path: Path, place
     path.write_bytes(bytes(data))
     with pytest.raises(StorageError, match=r"keys\.parts: partition 0 is damaged"):
         partitions.read(str(path), 0, 1, SCHEMA)
+    with pytest.raises(StorageError, match=r"keys\.parts: partition 0 is damaged"):
+        list(partitions.read_whole(str(path), 1, SCHEMA))
+    path.write_bytes(bytes(data[:20]))
+    with pytest.raises(StorageError, match=r"keys\.parts: is cut short"):
+        list(partitions.read_whole(str(path), 1, SCHEMA))
 
 
 def test_partitions_wrong_file_or_number_is_an_error(tmp_path: Path) -> None:
@@ -50,3 +74,5 @@ def test_partitions_wrong_file_or_number_is_an_error(tmp_path: Path) -> None:
     partitions.write(str(tmp_path / "two"), SCHEMA, [None, None])
     with pytest.raises(StorageError, match="has 2 partitions, expected 4"):
         partitions.read(str(tmp_path / "two"), 0, 4, SCHEMA)
+    with pytest.raises(StorageError, match="has 2 partitions, expected 4"):
+        list(partitions.read_whole(str(tmp_path / "two"), 4, SCHEMA))
