@@ -95,7 +95,12 @@ def _sort_key(name: str, members: pa.Table, config: DedupConfig) -> npt.NDArray[
         return np.negative(np.asarray(members["length"], np.int64))
     if name == "quality":
         return np.negative(np.floor(np.asarray(members["quality"], np.float64) / config.quality_step + 1e-6))
+    encoded = members[name].dictionary_encode("encode").combine_chunks()
+    different = encoded.dictionary.to_pylist()
     if name == "date":  # an unknown date is later than any other
-        return np.array([date or "\U0010ffff" for date in members["date"].to_pylist()], np.str_)
-    ranks = {source: i for i, source in enumerate(config.source_rank)}
-    return np.array([ranks.get(source, len(ranks)) for source in members["source"].to_pylist()], np.int64)
+        ordered = {date: i for i, date in enumerate(sorted({date for date in different if date}))}
+        ranks = [ordered.get(date, len(ordered)) for date in different]
+    else:
+        wanted = {source: i for i, source in enumerate(config.source_rank)}
+        ranks = [wanted.get(source, len(wanted)) for source in different]
+    return np.array(ranks, np.int64)[encoded.indices.to_numpy()]

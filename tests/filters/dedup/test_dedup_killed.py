@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * HANG_S)]
 
 NUM_SHARDS = 3
 CONFIG = DedupConfig(
-    verify="all", keys_per_partition=2000, members_per_partition=90, clustering_memory_mb=0, priority=("length",)
+    verify="all", keys_per_partition=1500, members_per_partition=40, clustering_memory_mb=0, priority=("length",)
 )
 """All stages there are; each cut into several shards; clusters found in rounds."""
 ROUNDS = {"round_01", "round_02"}
@@ -41,7 +41,7 @@ def digests(done: Sequence[Manifest]) -> Digests:
 
 
 def only_files(found: Digests) -> Digests:
-    """Without counters: one task that finds all clusters counts other edges than the tasks of rounds; files are equal."""
+    """Without counters: one task that finds all clusters counts other edges than those of rounds do."""
     return {name: value for name, value in found.items() if ": " not in name}
 
 
