@@ -88,7 +88,7 @@ class DedupConfig:
     clustering_memory_mb: int = 4096
     """What one task may take to cluster all edges; beyond it, rounds over partitions do. The result is the same."""
     members_per_partition: int = 2_000_000
-    """Clustered documents among which one task chooses the best: the default takes about 0.8 GB."""
+    """Clustered documents among which one task chooses the best: the default takes about 1.2 GB."""
 
     def __post_init__(self) -> None:
         for name in ("bands", "rows_per_band", "shingle_words", "keys_per_partition", "members_per_partition"):

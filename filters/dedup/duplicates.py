@@ -5,7 +5,7 @@ the smallest one that its partition connects it with, by a hash of the larger do
 contracted before they are written: near-duplicates meet in many bands, and what a partition knows to be connected
 needs one edge per document. Linear in a bucket's size: a million copies of one page cost a million edges.
 
-Memory: 60 bytes per key of a partition.
+Memory: 70 bytes per key of a partition.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
