@@ -46,7 +46,7 @@ from filters.dedup.components import components_stage
 from filters.dedup.config import DedupConfig
 from filters.dedup.road import dedup_stages
 from filters.dedup.signatures import partitions_for, sketch_bytes, write_keys
-from filters.dedup.tables import spread
+from filters.dedup.tables import U64, spread
 
 CLUSTER_SIZES = ((1, 1, 50.1), (2, 2, 13.9), (3, 3, 7.4), (4, 4, 5.6), (5, 9, 13.8), (10, 49, 8.6), (50, 182, 0.5),
                  (183, 2000, 0.04))  # fmt: skip
@@ -258,15 +258,17 @@ class SignatureWriter(Worker):
         config, chance = DedupConfig(), np.random.default_rng(shard.index)
         number, bands = len(cluster), config.bands
         assert config.rows_per_band == 8, "a band is a number of eight bytes"
-        first = spread(cluster[:, None].astype(np.uint64) * np.uint64(64) + np.arange(bands, dtype=np.uint64))
+        each_band: U64 = np.arange(bands, dtype=np.uint64)
+        seeds: U64 = cluster[:, None].astype(np.uint64) * np.uint64(64) + each_band
+        first = spread(seeds)
         exact = np.logical_or(copy == 0, chance.random(number) < EXACT)
         alike = np.where(exact, 1.0, chance.uniform(LEAST_SIMILARITY, 1.0, number))
         sketch = first.view(np.uint8)
         changed = chance.random(sketch.shape, np.float32) >= alike[:, None]
         sketch = np.where(changed, chance.integers(0, 256, sketch.shape, np.uint8), sketch)
         # Two texts that differ have two exact hashes, from (cluster, 0) and (cluster, copy).
-        text = spread(cluster.astype(np.uint64) << np.uint64(32) | np.where(exact, 0, copy).astype(np.uint64))
-        band = spread(sketch.view(np.uint64) ^ np.arange(1, bands + 1, dtype=np.uint64) << np.uint64(56))
+        text: U64 = spread(cluster.astype(np.uint64) << np.uint64(32) | np.where(exact, 0, copy).astype(np.uint64))
+        band = spread(sketch.view(np.uint64) ^ (each_band + np.uint64(1) << np.uint64(56)))
         columns = [text, *band.T]
         rows = np.arange(number, dtype=np.uint32)
         count = write_keys(out, [each | np.uint64(1) for each in columns], [rows] * len(columns), self.count)

@@ -103,4 +103,5 @@ def _sort_key(name: str, members: pa.Table, config: DedupConfig) -> npt.NDArray[
     else:
         wanted = {source: i for i, source in enumerate(config.source_rank)}
         ranks = [wanted.get(source, len(wanted)) for source in different]
-    return np.array(ranks, np.int64)[encoded.indices.to_numpy()]
+    key: npt.NDArray[np.int64] = np.array(ranks, np.int64)[encoded.indices.to_numpy()]
+    return key
