@@ -86,8 +86,8 @@ class DedupConfig:
     keys_per_partition: int = 16_000_000
     """Keys that one task sorts: the default takes about 1 GB. It changes how work is cut, not what is kept."""
     clustering_memory_mb: int = 4096
-    """What one task may take to cluster all documents: 69 bytes each for up to 134 million, 9 for any more. Where that is
-    not enough, rounds over partitions do it. The result is the same."""
+    """What one task may take to cluster all documents: 69 bytes each for up to 134 million, 9 for any more. Where that
+    is not enough, rounds over partitions do it. The result is the same."""
     members_per_partition: int = 2_000_000
     """Clustered documents among which one task chooses the best: the default takes about 1.2 GB."""
 
