@@ -74,7 +74,7 @@ def tables_of_range(
 ) -> Iterator[pa.Table]:
     """One partition's rows of every shard, in order. A run that was cut into fewer partitions is cut further here.
 
-    ``files``: of each run its ``files`` (as ``partitions.files`` describes them), sorted by ``key``, and ``of`` how many
+    ``files``: of each run its ``files`` (as ``partitions.files`` has them), sorted by ``key``, and ``of`` how many
     partitions they are.
     """
     starts = [*partition_starts(of).tolist(), 1 << 64]
