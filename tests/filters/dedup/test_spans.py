@@ -28,7 +28,7 @@ from filters import browse
 from filters.browse import BrowseConfig
 from filters.dedup import span_kernels
 from filters.dedup.config import DedupConfig, SpansConfig
-from filters.dedup.road import DEDUP_STAGES, SPAN_STAGES, dedup_stages
+from filters.dedup.road import SPAN_STAGES, dedup_stages
 from filters.dedup.sentences import split
 from filters.dedup.spans import repeated_spans_stage, spans_stage
 from filters.dedup.trim import trim_stage
@@ -397,8 +397,8 @@ def test_stages_are_there_only_where_set_and_leave_the_others_as_they_are(tmp_pa
     curated = written(tmp_path, "curate", distinct(1, 4), 1).as_input()
     off = dedup_stages(str(tmp_path), DedupConfig(), curated)
     on = dedup_stages(str(tmp_path), DedupConfig(spans=SPANS), curated)
-    assert [stage.name for stage in off] == list(DEDUP_STAGES)
-    assert [stage.name for stage in on] == [*DEDUP_STAGES, *SPAN_STAGES]
+    assert not {stage.name for stage in off} & set(SPAN_STAGES)
+    assert [stage.name for stage in on] == [*(stage.name for stage in off), *SPAN_STAGES]
     assert [stage.fingerprint for stage in off] == [stage.fingerprint for stage in on[: len(off)]]
 
 
