@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from cluster_sizes import sizes_and_shares
 from dedup_templates import sentence
 from quality_speed import read
 
@@ -30,10 +31,6 @@ from caravela import schema
 from caravela.stages import Shard, ShardOutput, Stage
 from tests.road_without_ray import finish
 
-CLUSTER_SIZES = ((1, 1, 50.1), (2, 2, 13.9), (3, 3, 7.4), (4, 4, 5.6), (5, 9, 13.8), (10, 49, 8.6), (50, 182, 0.5),
-                 (183, 2000, 0.04))  # fmt: skip
-"""From, to, and percent of the clusters. Within a range a size s has the weight 1/s²; the last range holds 4 % of the
-documents, as the published counts imply."""
 SENTENCES = 120_000
 BYTES_PER_DOCUMENT = 3060
 """FineWeb-2's mean for Portuguese."""
@@ -131,14 +128,8 @@ def joined(parts: list[str]) -> str:
 def places(documents: int, seed: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Cluster and copy of every document, in the order of the corpus."""
     random_numbers = np.random.default_rng(seed)
-    sizes, weights = [], []
-    for first, last, percent in CLUSTER_SIZES:
-        inside = np.arange(first, last + 1)
-        sizes.append(inside)
-        weights.append(percent * (1 / inside**2) / (1 / inside**2).sum())
-    choice, weight = np.concatenate(sizes), np.concatenate(weights)
-    weight = weight / weight.sum()
-    drawn = random_numbers.choice(choice, documents, p=weight)
+    sizes, shares = sizes_and_shares()
+    drawn = random_numbers.choice(sizes, documents, p=shares)
     drawn = drawn[: int(np.searchsorted(np.cumsum(drawn), documents)) + 1]
     count = len(drawn)
     cluster = np.repeat(np.arange(count, dtype=np.int32), drawn)

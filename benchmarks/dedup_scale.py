@@ -35,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from cluster_sizes import sizes_and_shares
 
 from caravela import manifest, stages
 from caravela.cluster import ClusterConfig
@@ -48,9 +49,6 @@ from filters.dedup.road import dedup_stages
 from filters.dedup.signatures import partitions_for, sketch_bytes, write_keys
 from filters.dedup.tables import U64, spread
 
-CLUSTER_SIZES = ((1, 1, 50.1), (2, 2, 13.9), (3, 3, 7.4), (4, 4, 5.6), (5, 9, 13.8), (10, 49, 8.6), (50, 182, 0.5),
-                 (183, 2000, 0.04))  # fmt: skip
-"""From, to, and percent of the clusters; within a range a size s has the weight 1/s²."""
 EXACT = 0.3
 """Share of a cluster's other documents that are exact copies of the first."""
 LEAST_SIMILARITY = 0.6
@@ -214,14 +212,9 @@ def rounds(root: Path, real: Sequence[Stage], flat: Manifest) -> Figures:
 def places(documents: int, largest: float) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Cluster and copy of every document, at random places of the corpus."""
     chance = np.random.default_rng(1)
-    sizes, weights = [], []
-    for first, last, percent in CLUSTER_SIZES:
-        inside = np.arange(first, last + 1)
-        sizes.append(inside)
-        weights.append(percent * (1 / inside**2) / (1 / inside**2).sum())
-    weight = np.concatenate(weights)
-    mean = (np.concatenate(sizes) * weight).sum() / weight.sum()
-    drawn = chance.choice(np.concatenate(sizes), int(documents / mean * 1.2) + 100, p=weight / weight.sum())
+    sizes, shares = sizes_and_shares()
+    mean = (sizes * shares).sum()
+    drawn = chance.choice(sizes, int(documents / mean * 1.2) + 100, p=shares)
     drawn = np.concatenate([[max(1, int(documents * largest))], drawn])
     drawn = drawn[: int(np.searchsorted(np.cumsum(drawn), documents)) + 1]
     cluster = np.repeat(np.arange(len(drawn), dtype=np.int32), drawn)[:documents]
