@@ -249,12 +249,12 @@ def memory_of_clustering(documents: int) -> dict[str, float]:
         for part in range(EDGE_PARTITIONS):
             own = clustered[chance.random(len(clustered)) < EDGES_PER_DOCUMENT / EDGE_PARTITIONS]
             node, root = (numbers(places_) for places_ in (own, first[cluster[own]]))
-            uris.append(f"{folder}/{part}.parts")
+            uris.append(f"{folder}/part-{part:05d}.parts")
             table = pa.table({"node": node, "neighbour": root}, schema=EDGES)
             place = spread(node) % np.uint64(EDGE_PARTITIONS)
             partitions.write(uris[-1], EDGES, by_partition(table, place, EDGE_PARTITIONS))
         rows = [ROWS_PER_SHARD] * (documents // ROWS_PER_SHARD) + [documents % ROWS_PER_SHARD]
-        spec = {"uris": uris, "of": EDGE_PARTITIONS, "shards": len(rows), "rows": rows}
+        spec = {"edges": partitions.files(uris), "of": EDGE_PARTITIONS, "shards": len(rows), "sizes": rows}
         context = multiprocessing.get_context("spawn")
         with context.Pool(1) as pool:
             taken, seconds, edges = pool.apply(_cluster, (spec, folder))
@@ -288,7 +288,7 @@ def _cluster(spec: dict[str, Any], folder: str) -> tuple[int, float, int]:
     def run(shard: Shard) -> Mapping[str, int]:
         return FlatWorker()(shard, ShardOutput(0, folder, tempfile.mkdtemp(dir=folder), Poster(None, "")))
 
-    run(Shard(index=0, name="warm", spec={**spec, "uris": []}))
+    run(Shard(index=0, name="warm", spec={**spec, "edges": partitions.files([])}))
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, clock = _memory("VmRSS"), time.process_time()
     counters = run(Shard(index=0, name="all edges", spec=spec))
