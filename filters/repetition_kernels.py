@@ -11,7 +11,7 @@ bit was set before, or is set again later, go through a table. Where hashes are 
 import numba
 import numpy as np
 
-from filters.byte_kernels import I32, I64, SHIFT, U64, eight_bytes, equal, mixed, power
+from filters.byte_kernels import I32, I64, SHIFT, U64, eight_bytes, equal, mixed, new_heads, power
 from filters.word_kernels import Work
 
 _ONE, _SIX, _LOW_SIX = np.uint64(1), np.uint64(6), np.uint64(63)
@@ -54,15 +54,6 @@ def _come_again(hashes: U64, count: int, shift: np.uint64, twice: U64, found: I3
 
 
 @numba.njit(cache=True, nogil=True)
-def _empty_heads(count: int) -> I32:
-    """An open-addressing table for so many entries."""
-    size = 16
-    while size < 2 * count:
-        size *= 2
-    return np.full(size, -1, np.int32)
-
-
-@numba.njit(cache=True, nogil=True)
 def count_top(work: Work, row: I64) -> None:
     """Characters in all occurrences of the most frequent two, three and four tokens; of equals, the first.
 
@@ -81,7 +72,7 @@ def count_top(work: Work, row: I64) -> None:
     once, twice = np.empty(words, np.uint64), np.empty(words, np.uint64)
     _note(hashes, tokens - 1, shift, once, twice)
     kept = _come_again(hashes, tokens - 1, shift, twice, places)
-    heads, names = _empty_heads(kept), np.empty(kept + 1, np.int32)
+    heads, names = new_heads(kept), np.empty(kept + 1, np.int32)
     mask = np.uint64(heads.shape[0] - 1)
     keys, firsts = np.empty(kept + 1, np.uint64), np.empty(kept + 1, np.int32)
     counts, shorter_counts = np.empty(kept + 1, np.int32), np.empty(kept + 1, np.int32)
@@ -181,7 +172,7 @@ def count_repeated(work: Work, row: I64) -> None:
 @numba.njit(cache=True, nogil=True)
 def _characters_repeated(work: Work, n: int, places: I32, hashes: U64, numbers: I32) -> int:
     """What ``count_repeated`` counts for n tokens; an n-gram whose number is not given occurs once."""
-    starts, compact, heads = work.starts, work.compact, _empty_heads(numbers.shape[0])
+    starts, compact, heads = work.starts, work.compact, new_heads(numbers.shape[0])
     mask, goes_on, characters = np.uint64(heads.shape[0] - 1), 0, 0
     for k in numbers:
         place = np.int64(places[k])
