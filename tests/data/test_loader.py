@@ -1,5 +1,6 @@
 """Batches: the rows that the order names, whoever reads them, and one line for data that is not what it should be."""
 
+import dataclasses
 import itertools
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from caravela import storage
-from caravela.data.loader import Batch, Loader, held_out_batches
+from caravela.data.loader import Batch, Loader, Source, held_out_batches, mixture_of
 from caravela.errors import UserError
 from caravela.manifest import Manifest
 from tests.packed_rows import CONTEXT, ROW_GROUP_ROWS, write_pack
@@ -23,13 +24,14 @@ def pack(root: str) -> Manifest:
 
 
 def first(pack: Manifest, count: int, start: int = 0, rank: int = 0, num_ranks: int = 1, rows: int = 6) -> list[Batch]:
-    with Loader(pack, 3, rows, window_groups=2, rank=rank, num_ranks=num_ranks) as loader:
+    sources = [Source("documents", pack)]
+    with Loader(sources, 3, rows, window_groups=2, rank=rank, num_ranks=num_ranks) as loader:
         return list(itertools.islice(loader.batches(start), count))
 
 
 def test_loader_gives_the_rows_of_the_order(pack: Manifest) -> None:
-    with Loader(pack, 3, 6, window_groups=2) as loader:
-        expected = loader.order.rows(range(4 * 6))
+    with Loader([Source("documents", pack)], 3, 6, window_groups=2) as loader:
+        expected = [loader.order.row(position)[1] for position in range(4 * 6)]
         batches = list(itertools.islice(loader.batches(0), 4))
     ids = [ids for batch in batches for ids in batch.document_ids]
     names = [f"train-{r.group.part}-{r.group.group * ROW_GROUP_ROWS + r.row}" for r in expected]
@@ -60,6 +62,55 @@ def test_loader_resumed_equals_unbroken(pack: Manifest) -> None:
         resumed = first(pack, 5, start)
         for a, b in zip(unbroken[start : start + 5], resumed, strict=True):
             assert np.array_equal(a.tokens, b.tokens)
+
+
+def two_packs(folder: Path) -> tuple[Manifest, Manifest]:
+    return write_pack(f"{folder}/web", [30, 13]), write_pack(f"{folder}/books", [9])
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 8])
+def test_loader_mixes_sources_by_weight_whatever_the_ranks(tmp_path: Path, num_ranks: int) -> None:
+    web, books = two_packs(tmp_path)
+    sources = [Source("web", web, 0.7), Source("books", books, 0.3)]
+    found: list[tuple[int, str]] = []
+    shares: list[list[Batch]] = []
+    for rank in range(num_ranks):
+        with Loader(sources, 3, 8, window_groups=2, rank=rank, num_ranks=num_ranks) as loader:
+            shares.append(list(itertools.islice(loader.batches(0), 16)))
+    for parts in zip(*shares, strict=True):
+        found += [
+            (source, ids[0]) for part in parts for source, ids in zip(part.sources, part.document_ids, strict=True)
+        ]
+    for prefix in range(1, len(found) + 1):
+        assert abs(sum(source for source, _ in found[:prefix]) - 0.3 * prefix) < 1
+    seen = [[name for source, name in found if source == number] for number in (0, 1)]
+    assert len(set(seen[0][:43])) == 43, "each row of an epoch once"
+    assert all(len(set(seen[1][k : k + 9])) == 9 for k in range(0, 36, 9))
+    assert seen[1][:9] != seen[1][9:18], "epochs differ"
+
+
+def test_loader_source_keeps_its_order_beside_others(tmp_path: Path) -> None:
+    web, books = two_packs(tmp_path)
+    alone = mixture_of([Source("web", web)], 3, 2)
+    beside = mixture_of([Source("books", books, 3), Source("web", web, 5, 2.5)], 3, 2)
+    rows = [row for source, row in map(beside.row, range(60)) if source == 1]
+    assert rows == [alone.row(position)[1] for position in range(len(rows))]
+
+
+def test_loader_ends_with_its_sources(tmp_path: Path) -> None:
+    web, books = two_packs(tmp_path)
+    sources = [Source("web", web, 0.5, 1), Source("books", books, 0.5, 2)]
+    with Loader(sources, 3, 6, window_groups=2) as loader:
+        batches = list(loader.batches(0))
+    assert len(batches) == (43 + 18) // 6
+    assert sum(batch.sources.count(1) for batch in batches) == 18
+
+
+def test_loader_sources_packed_otherwise_are_refused(tmp_path: Path) -> None:
+    web, books = two_packs(tmp_path)
+    other = dataclasses.replace(books, summary={**books.summary, "context": 32})
+    with pytest.raises(UserError, match=r"different contexts \(web: 16, books: 32\)"):
+        mixture_of([Source("web", web), Source("books", other)], 3, 2)
 
 
 def test_held_out_rows_are_spread_and_split_over_ranks(pack: Manifest) -> None:

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from caravela import manifest
-from caravela.data.order import BlockShuffle
+from caravela.data.loader import Source, mixture_of
 from caravela.manifest import Input
 from caravela.model import weights
+from caravela.stages import finished
 from caravela.train.checkpoint import FOLDER, latest
 from tests.packed_rows import CONTEXT, ROW_GROUP_ROWS
-from tests.train.conftest import BATCH_ROWS, TRAIN_ROWS, config
+from tests.train.conftest import BATCH_ROWS, config
 from tests.train.groups import metrics, run_group, train
 
 pytestmark = pytest.mark.slow
@@ -35,13 +36,13 @@ def test_loop_learns_and_leaves_a_model(unbroken: Path) -> None:
         assert float(model.token_losses(probe[:, :-1], probe[:, 1:]).mean()) < rows[1]["loss"] - 1
 
 
-def test_loop_trains_on_what_the_order_says(unbroken: Path) -> None:
-    shuffle = BlockShuffle(TRAIN_ROWS, ROW_GROUP_ROWS, seed=0, window_groups=config().shuffle_row_groups)
+def test_loop_trains_on_what_the_order_says(unbroken: Path, pack: Input) -> None:
+    order = mixture_of([Source("documents", finished(pack))], 0, config().shuffle_row_groups)
     traces = sorted((unbroken / "trace").iterdir())
     for step in range(1, 25):
         parts = [json.loads(t.read_text()) for t in traces if t.name.startswith(f"{step:08d}-")]
         ids = [ids[0] for part in parts for ids in part]
-        rows = shuffle.rows(range((step - 1) * BATCH_ROWS, step * BATCH_ROWS))
+        rows = [order.row(position)[1] for position in range((step - 1) * BATCH_ROWS, step * BATCH_ROWS)]
         assert ids == [f"train-{r.group.part}-{r.group.group * ROW_GROUP_ROWS + r.row}" for r in rows]
 
 

@@ -1,15 +1,16 @@
-"""Batches of packed rows for training, read ahead of need from the parts of a pack stage.
+"""Batches of packed rows for training, read ahead of need from the parts of one or more pack stages.
 
-In: a finished pack stage (schema.packed), an order, a rank. Out: for each global batch, this rank's rows.
-Its state is the number of the next batch and nothing else, so resuming anywhere costs the reading of one window.
+In: finished pack stages (schema.packed) with their weights, a seed, a rank. Out: for each global batch, this rank's
+rows. Its state is the number of the next batch and nothing else, so resuming anywhere costs the reading of one window
+of each source.
 
-A thread reads row groups through storage, keeps the last few decoded (``CACHE_WINDOWS`` windows of the order), and
+A thread reads row groups through storage, keeps the last few decoded (``CACHE_WINDOWS`` windows of each source), and
 stays ``PREFETCH_BATCHES`` ahead. Price: each rank reads the whole window that its rows are spread over, so storage
 serves every row once per rank.
 """
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -17,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from caravela import storage
+from caravela.data.mixture import Mixture
 from caravela.data.order import BlockShuffle, Row, RowGroup, positions
 from caravela.errors import UserError
 from caravela.manifest import Manifest
@@ -27,6 +30,18 @@ CACHE_WINDOWS = 2
 PREFETCH_BATCHES = 2
 OPEN_PARTS = 64
 COLUMNS = ["tokens", "document_starts", "document_ids", "target_bytes"]
+
+
+class Source(NamedTuple):
+    """Rows to draw from."""
+
+    name: str
+    """Tells sources apart; the order of a source's rows depends on it."""
+    pack: Manifest
+    weight: float = 1.0
+    """Its share of tokens, beside the others' weights."""
+    max_epochs: float | None = None
+    """How often its rows may come; None for as often as asked."""
 
 
 class Batch(NamedTuple):
@@ -38,6 +53,8 @@ class Batch(NamedTuple):
     document_starts: list[list[int]]
     target_bytes: int
     """UTF-8 bytes that all the targets stand for."""
+    sources: list[int]
+    """Of each row the number of its source."""
 
 
 class Parts:
@@ -50,21 +67,8 @@ class Parts:
         self._open: collections.OrderedDict[int, pq.ParquetFile] = collections.OrderedDict()
         self._groups: collections.OrderedDict[RowGroup, pa.Table] = collections.OrderedDict()
 
-    def batch(self, rows: list[Row], expected_rows: dict[RowGroup, int]) -> Batch:
-        """Reads rows that stand in any row groups."""
-        tables = {row.group: self._table(row.group, expected_rows[row.group]) for row in rows}
-        width = int(self.pack.summary["context"]) + 1
-        tokens = np.empty((len(rows), width), np.int64)
-        ids, starts, size = [], [], 0
-        for slot, row in enumerate(rows):
-            table = tables[row.group]
-            tokens[slot] = table["tokens"].chunk(0)[row.row].values.to_numpy(zero_copy_only=False)
-            ids.append(table["document_ids"][row.row].as_py())
-            starts.append(table["document_starts"][row.row].as_py())
-            size += table["target_bytes"][row.row].as_py()
-        return Batch(tokens, ids, starts, size)
-
-    def _table(self, group: RowGroup, expected_rows: int) -> pa.Table:
+    def table(self, group: RowGroup, expected_rows: int) -> pa.Table:
+        """A row group, which must hold so many rows."""
         if group in self._groups:
             self._groups.move_to_end(group)
             return self._groups[group]
@@ -104,18 +108,39 @@ class Parts:
         self._groups.clear()
 
 
+def _collated(draws: Sequence[tuple[int, Row]], tables: Sequence[pa.Table]) -> Batch:
+    """A batch of rows, each from the table of its row group."""
+    tokens = np.empty((len(draws), tables[0].schema.field("tokens").type.list_size if tables else 0), np.int64)
+    ids, starts, size = [], [], 0
+    for slot, ((_, row), table) in enumerate(zip(draws, tables, strict=True)):
+        tokens[slot] = table["tokens"].chunk(0)[row.row].values.to_numpy(zero_copy_only=False)
+        ids.append(table["document_ids"][row.row].as_py())
+        starts.append(table["document_starts"][row.row].as_py())
+        size += table["target_bytes"][row.row].as_py()
+    return Batch(tokens, ids, starts, size, [source for source, _ in draws])
+
+
 class Loader:
-    """One rank's endless stream of batches; ``with Loader(...) as loader: loader.batches(first)``."""
+    """One rank's stream of batches; ``with Loader(...) as loader: loader.batches(first)``.
+
+    Raises:
+        ValueError: weights or epochs of the sources cannot be, see ``caravela.data.mixture``.
+    """
 
     def __init__(
-        self, pack: Manifest, seed: int, batch_rows: int, window_groups: int, rank: int = 0, num_ranks: int = 1
+        self,
+        sources: Sequence[Source],
+        seed: int,
+        batch_rows: int,
+        window_groups: int,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         self.batch_rows = batch_rows
         self.rank = rank
         self.num_ranks = num_ranks
-        part_rows = [file.rows for file in pack.files("train")]
-        self.order = BlockShuffle(part_rows, int(pack.config["row_group_rows"]), seed, window_groups)
-        self._parts = Parts(pack, "train", CACHE_WINDOWS * window_groups)
+        self.order = mixture_of(sources, seed, window_groups)
+        self._parts = [Parts(source.pack, "train", CACHE_WINDOWS * window_groups) for source in sources]
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
 
     def __enter__(self) -> "Loader":
@@ -123,7 +148,8 @@ class Loader:
 
     def __exit__(self, *error: object) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
-        self._parts.close()
+        for parts in self._parts:
+            parts.close()
 
     def batches(self, first: int) -> Iterator[Batch]:
         """This rank's rows of global batches ``first``, ``first + 1`` ...
@@ -132,16 +158,46 @@ class Loader:
             UserError: a part is missing, corrupt or not what the manifest says; named when its batch is due.
         """
         waiting: collections.deque[Future[Batch]] = collections.deque()
+        last = None if self.order.schedule.slots is None else self.order.schedule.slots // self.batch_rows
         number = first
         while True:
-            while len(waiting) <= PREFETCH_BATCHES:
+            while len(waiting) <= PREFETCH_BATCHES and (last is None or number < last):
                 waiting.append(self._thread.submit(self._read, number))
                 number += 1
+            if not waiting:
+                return
             yield waiting.popleft().result()
 
     def _read(self, number: int) -> Batch:
-        rows = self.order.rows(positions(number, self.batch_rows, self.rank, self.num_ranks))
-        return self._parts.batch(rows, {row.group: self.order.group_rows(row.group) for row in rows})
+        draws = [self.order.row(p) for p in positions(number, self.batch_rows, self.rank, self.num_ranks)]
+        tables = [
+            self._parts[source].table(row.group, self.order.shuffles[source].group_rows(row.group))
+            for source, row in draws
+        ]
+        return _collated(draws, tables)
+
+
+def mixture_of(sources: Sequence[Source], seed: int, window_groups: int) -> Mixture:
+    """The training order of some sources.
+
+    Raises:
+        UserError: their rows are not of one length, or not of one tokenizer.
+    """
+    for name in ("context", "tokenizer"):
+        found = {source.name: source.pack.summary.get(name) for source in sources}
+        if len(set(found.values())) > 1:
+            said = ", ".join(f"{source}: {value}" for source, value in found.items())
+            raise UserError(f"sources are packed with different {name}s ({said}); pack them alike")
+    shuffles = [
+        BlockShuffle(
+            [file.rows for file in source.pack.files("train")],
+            int(source.pack.config["row_group_rows"]),
+            xxhash.xxh3_64_intdigest(f"{seed} {source.name}".encode()),
+            window_groups,
+        )
+        for source in sources
+    ]
+    return Mixture(shuffles, [source.weight for source in sources], [source.max_epochs for source in sources])
 
 
 def held_out_batches(pack: Manifest, max_rows: int, batch_rows: int, rank: int, num_ranks: int) -> Iterator[Batch]:
@@ -163,5 +219,6 @@ def held_out_batches(pack: Manifest, max_rows: int, batch_rows: int, rank: int, 
         rows.append(Row(0, where, row))
     parts = Parts(pack, "validation", cached_groups=1)
     for start in range(0, len(rows), batch_rows):
-        yield parts.batch(rows[start : start + batch_rows], expected)
+        some = rows[start : start + batch_rows]
+        yield _collated([(0, row) for row in some], [parts.table(row.group, expected[row.group]) for row in some])
     parts.close()

@@ -23,6 +23,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from caravela.data.order import BlockShuffle, Row
+
 MOST_SLOTS = 1_000_000
 """Of a period: six decimals of a share."""
 
@@ -127,6 +129,31 @@ class Schedule:
 
     def _segment(self, slot: int) -> _Segment:
         return next(segment for segment in reversed(self._segments) if segment.start <= slot)
+
+
+class Mixture:
+    """The training order over the rows of several sources: each keeps its own order, whatever the others are.
+
+    Args:
+        shuffles: the sources' own orders.
+        weights: of the sources.
+        max_epochs: how often a row of each may come, on average; None for as often as asked.
+    """
+
+    def __init__(
+        self, shuffles: Sequence[BlockShuffle], weights: Sequence[float], max_epochs: Sequence[float | None]
+    ) -> None:
+        limits = [
+            None if most is None else int(Fraction(repr(most)) * shuffle.rows_per_epoch)
+            for most, shuffle in zip(max_epochs, shuffles, strict=True)
+        ]
+        self.shuffles = shuffles
+        self.schedule = Schedule(weights, limits)
+
+    def row(self, position: int) -> tuple[int, Row]:
+        """What stands at a position: the source, and its epoch, row group and row."""
+        draw = self.schedule.draw(position)
+        return draw.source, self.shuffles[draw.source].row(draw.row)
 
 
 def _whole(weights: Sequence[Fraction]) -> tuple[int, ...]:

@@ -50,7 +50,7 @@ def pretrain_stage(root: str, config: TrainConfig, model: ModelConfig, pack: Inp
     settings = {name: value for name, value in to_dict(config).items() if name not in RESULT_FREE}
     return Stage(
         name="pretrain",
-        version=1,
+        version=2,
         root=root if storage.is_remote(root) else os.path.abspath(root),  # workers have another working directory
         config={"train": settings, "model": to_dict(model)},
         inputs=(pack, tokenizer),

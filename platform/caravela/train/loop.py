@@ -27,7 +27,7 @@ import torch
 import torch.distributed
 
 from caravela import manifest, storage
-from caravela.data.loader import Batch, Loader, held_out_batches
+from caravela.data.loader import Batch, Loader, Source, held_out_batches
 from caravela.errors import UserError
 from caravela.manifest import FileRecord, Input, Manifest, ShardRecord
 from caravela.model import weights
@@ -117,8 +117,9 @@ class _Training:
             f"{f'resumed from step {self.step}' if self.step else 'from the start'} of {config.steps}"
         )
         try:
+            sources = [Source("documents", self.pack)]
             with Loader(
-                self.pack, config.seed, config.batch_rows, config.shuffle_row_groups, self.rank, self.num_ranks
+                sources, config.seed, config.batch_rows, config.shuffle_row_groups, self.rank, self.num_ranks
             ) as loader:
                 self._train(loader)
             self._publish()
