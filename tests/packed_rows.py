@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from caravela.manifest import FileRecord, Manifest, ShardRecord
 
 VOCABULARY, CONTEXT, ROW_GROUP_ROWS = 97, 16, 8
 FINGERPRINT = "0123456789abcdef"
+TOKENIZER_SHA256 = "ab" * 32
 
 
 def write_pack(uri: str, train_rows: Sequence[int], validation_rows: int = 10) -> Manifest:
@@ -21,16 +23,30 @@ def write_pack(uri: str, train_rows: Sequence[int], validation_rows: int = 10) -
     tables = [("train", part, rows, f"part-{part:05d}.parquet") for part, rows in enumerate(train_rows)]
     tables.append(("validation", 0, validation_rows, "validation/part-00000.parquet"))
     files = [_write_part(uri, generator, *table) for table in tables]
+    config = {"context": CONTEXT, "row_group_rows": ROW_GROUP_ROWS}
+    summary = {"context": CONTEXT, "vocabulary_size": VOCABULARY, "tokenizer_sha256": TOKENIZER_SHA256}
+    return _write_manifest("pack", uri, files, config, summary)
+
+
+def write_tokenizer(uri: str, sha256: str = TOKENIZER_SHA256) -> Manifest:
+    """Writes the manifest of a tokenizer, without the model that it speaks of."""
+    file = FileRecord(table="files", path="tokenizer.model", rows=0, bytes=0, sha256=sha256)
+    return _write_manifest("tokenizer", uri, [file], {}, {})
+
+
+def _write_manifest(
+    stage: str, uri: str, files: Sequence[FileRecord], config: dict[str, Any], summary: dict[str, Any]
+) -> Manifest:
     shard = ShardRecord(index=0, name="all", files=tuple(files), counters={}, seconds=0.0, peak_memory_bytes=0)
     made = Manifest(
-        stage="pack",
+        stage=stage,
         version=1,
         fingerprint=FINGERPRINT,
-        config={"context": CONTEXT, "row_group_rows": ROW_GROUP_ROWS},
+        config=config,
         inputs=(),
         shards=(shard,),
         counters={},
-        summary={"context": CONTEXT, "vocabulary_size": VOCABULARY},
+        summary=summary,
         versions={},
         started="2026-01-01T00:00:00+00:00",
         seconds=0.0,

@@ -67,9 +67,7 @@ def index_runs(roots: Sequence[str], settings: Mapping[str, object], *, with_doc
 
 def stage_of(root: str, name: str) -> Manifest:
     """The latest finished stage of a run of the index."""
-    base = storage.absolute(root)
-    relative = manifest.read_run_index(base).get(name)
-    found = manifest.read(storage.join(base, relative)) if relative else None
+    found = manifest.latest(root, name)
     if found is None:
         raise UserError(f"dedup.index: {root} has no finished stage {name}; expected the root of a deduplicated run")
     return found

@@ -105,6 +105,13 @@ def read(directory: str) -> Manifest | None:
     return build(Manifest, {**table, "uri": directory}, uri)
 
 
+def latest(root: str, stage: str) -> Manifest | None:
+    """The latest finished directory of a stage of a run, None where there is none; a run may be moved as a whole."""
+    base = storage.absolute(root)
+    relative = read_run_index(base).get(stage)
+    return read(storage.join(base, relative)) if relative else None
+
+
 def write(manifest: Manifest) -> None:
     table = dataclasses.asdict(manifest)
     del table["uri"]

@@ -83,6 +83,34 @@ def test_rows_given_before_count_towards_the_limit_and_not_the_shares() -> None:
     assert [tuple(schedule.draw(slot)) for slot in range(6)] == [(0, 3), (1, 100), (0, 4), (1, 101), (1, 102), (1, 103)]
 
 
+def test_source_of_weight_0_rests() -> None:
+    schedule = Schedule((3, 0, 1), limits=(None, 5, None), given=(0, 2, 0))
+    assert drawn(schedule, 40).count(1) == 0
+    assert schedule.rows_before(40) == (30, 2, 10)
+
+
+@pytest.mark.parametrize(
+    ("weights", "limits", "given"),
+    [
+        ((60, 30, 10), None, None),
+        ((60, 30, 10), (None, 15, 400), None),
+        ((1, 3), (10, 7), None),
+        ((1, 0, 2), (9, 9, None), (4, 3, 0)),
+    ],
+)
+def test_slot_of_a_row_is_where_it_was_drawn(
+    weights: tuple[int, ...], limits: tuple[int | None, ...] | None, given: tuple[int, ...] | None
+) -> None:
+    schedule = Schedule(weights, limits, given)
+    slots = range(min(1000, 1000 if schedule.slots is None else schedule.slots))
+    where = {tuple(schedule.draw(slot)): slot for slot in slots}
+    for source in range(len(weights)):
+        for row in range(450):
+            expected = where.get((source, row))
+            found = schedule.slot_of(source, row)
+            assert found == expected or (expected is None and found is not None and found >= 1000), (source, row)
+
+
 def test_a_slot_far_out_costs_no_more_than_the_first() -> None:
     schedule = Schedule((0.61234, 0.38766), limits=(None, 10**12))
     clock = time.perf_counter()
@@ -96,8 +124,8 @@ def test_a_slot_far_out_costs_no_more_than_the_first() -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ((1, 0), r"weights = \[1, 0\]: expected numbers above 0"),
-        ((1.0, -0.5), "expected numbers above 0"),
+        ((0, 0), r"weights = \[0, 0\]: expected numbers from 0, one of them above it"),
+        ((1.0, -0.5), "expected numbers from 0"),
         ((), "expected as many"),
         ((0.12345678, 0.5), "fewer decimals"),
     ],

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from caravela.data.order import BlockShuffle, RowGroup, permutation, positions, rank_slice
+from caravela.data.order import BlockShuffle, RowGroup, permutation, rank_slice
 
 PARTS, GROUP_ROWS = [20, 7, 0, 33, 1], 8
 ROWS = sum(PARTS)
@@ -48,17 +48,22 @@ def test_order_reads_one_window_of_row_groups_at_a_time() -> None:
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("batch_rows", [5, 8, 16])
 def test_order_union_over_ranks_is_the_order_of_one(num_ranks: int, batch_rows: int) -> None:
-    for batch in (0, 1, 9):
-        joined = [p for rank in range(num_ranks) for p in positions(batch, batch_rows, rank, num_ranks)]
-        assert joined == list(range(batch * batch_rows, (batch + 1) * batch_rows))
-        sizes = [len(rank_slice(batch_rows, rank, num_ranks)) for rank in range(num_ranks)]
-        assert max(sizes) - min(sizes) <= 1
+    slices = [rank_slice(batch_rows, rank, num_ranks) for rank in range(num_ranks)]
+    assert [slot for each in slices for slot in each] == list(range(batch_rows))
+    assert max(map(len, slices)) - min(map(len, slices)) <= 1
 
 
 def test_order_resumed_anywhere_equals_the_unbroken_one() -> None:
     unbroken = order().rows(range(4 * ROWS))
     for start in (0, 1, 30, ROWS - 1, ROWS, 3 * ROWS + 11):
         assert order().rows(range(start, start + 20)) == unbroken[start : start + 20]
+
+
+@pytest.mark.parametrize("window", [1, 3, 100])
+def test_order_position_of_a_row_is_where_it_stands(window: int) -> None:
+    shuffle = order(window=window)
+    for position, row in enumerate(shuffle.rows(range(3 * ROWS))):
+        assert shuffle.position(*row) == position
 
 
 def test_order_of_many_rows_opens_fast_and_reaches_any_position() -> None:

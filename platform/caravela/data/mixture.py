@@ -23,8 +23,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from caravela.data.order import BlockShuffle, Row
-
 MOST_SLOTS = 1_000_000
 """Of a period: six decimals of a share."""
 
@@ -58,14 +56,17 @@ class _Segment(NamedTuple):
             given + periods * share + more for given, share, more in zip(self.given, self.shares, inside, strict=True)
         )
 
+    def slot_of(self, source: int, row: int) -> int:
+        """The slot that a row of a source fills, if the segment goes on for ever."""
+        periods, rest = divmod(row - self.given[source], self.shares[source])
+        return self.start + periods * len(self.source) + int(np.flatnonzero(self.source == source)[rest])
+
     def last_slot(self, limits: Sequence[int | None]) -> int | None:
         """The first slot for which the source that is due has no row left; None if that never happens."""
         ends = []
         for source, (limit, given, share) in enumerate(zip(limits, self.given, self.shares, strict=True)):
             if limit is not None and share:
-                periods, rest = divmod(limit - given, share)
-                place = int(np.flatnonzero(self.source == source)[rest])
-                ends.append(self.start + periods * len(self.source) + place)
+                ends.append(self.slot_of(source, max(limit, given)))
         return min(ends, default=None)
 
 
@@ -73,13 +74,13 @@ class Schedule:
     """The sources of all slots.
 
     Args:
-        weights: of the sources, above 0; what they add up to does not matter.
+        weights: of the sources, 0 for one that gives nothing; what they add up to does not matter.
         limits: the rows that each source may give in all; None for as many as are asked for.
         given: the rows that each source gave before the first slot.
 
     Raises:
-        ValueError: a weight is not above 0, weights need a longer period than ``MOST_SLOTS``, or the numbers of
-            weights, limits and given rows differ.
+        ValueError: a weight is below 0 or all are 0, weights need a longer period than ``MOST_SLOTS``, or the numbers
+            of weights, limits and given rows differ.
     """
 
     def __init__(
@@ -92,14 +93,17 @@ class Schedule:
                 f"{len(weights)} weights, {len(self._limits)} limits, {len(first)} given: expected as many"
             )
         exact = [Fraction(repr(weight)) for weight in weights]
-        if min(exact) <= 0:
-            raise ValueError(f"weights = {list(weights)}: expected numbers above 0")
+        if min(exact) < 0 or not any(exact):
+            raise ValueError(f"weights = {list(weights)}: expected numbers from 0, one of them above it")
         self._segments: list[_Segment] = []
         self.slots: int | None = None
         """How many slots can be filled; None if there is no end."""
         start: int | None = 0
         while start is not None:
-            left = [limit is None or given < limit for limit, given in zip(self._limits, first, strict=True)]
+            left = [
+                weight > 0 and (limit is None or rows < limit)
+                for weight, limit, rows in zip(exact, self._limits, first, strict=True)
+            ]
             if not any(left):
                 self.slots = start
                 break
@@ -127,33 +131,18 @@ class Schedule:
         """By source: the rows given before a slot, those before the first one included."""
         return self._segment(slot).rows_before(slot)
 
+    def slot_of(self, source: int, row: int) -> int | None:
+        """The slot that a row of a source fills, counted as in ``Draw``; None if it fills none."""
+        for segment in reversed(self._segments):
+            if row >= segment.given[source]:
+                found = segment.slot_of(source, row) if segment.shares[source] else None
+                inside = found is not None and (self.slots is None or found < self.slots)
+                limit = self._limits[source]
+                return found if inside and (limit is None or row < limit) else None
+        return None
+
     def _segment(self, slot: int) -> _Segment:
         return next(segment for segment in reversed(self._segments) if segment.start <= slot)
-
-
-class Mixture:
-    """The training order over the rows of several sources: each keeps its own order, whatever the others are.
-
-    Args:
-        shuffles: the sources' own orders.
-        weights: of the sources.
-        max_epochs: how often a row of each may come, on average; None for as often as asked.
-    """
-
-    def __init__(
-        self, shuffles: Sequence[BlockShuffle], weights: Sequence[float], max_epochs: Sequence[float | None]
-    ) -> None:
-        limits = [
-            None if most is None else int(Fraction(repr(most)) * shuffle.rows_per_epoch)
-            for most, shuffle in zip(max_epochs, shuffles, strict=True)
-        ]
-        self.shuffles = shuffles
-        self.schedule = Schedule(weights, limits)
-
-    def row(self, position: int) -> tuple[int, Row]:
-        """What stands at a position: the source, and its epoch, row group and row."""
-        draw = self.schedule.draw(position)
-        return draw.source, self.shuffles[draw.source].row(draw.row)
 
 
 def _whole(weights: Sequence[Fraction]) -> tuple[int, ...]:

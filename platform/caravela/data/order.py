@@ -1,8 +1,8 @@
 """Which packed row is trained on when: a pure function of (seed, the manifest's row counts, position).
 
 In: how many rows each part holds, the rows of a row group, a seed. Out: for any position of the endless training order,
-the epoch, part, row group and row that stand there. Global batch ``i`` of B rows is positions ``[i * B, (i + 1) * B)``,
-and a rank takes a slice of those, so the order knows nothing of workers, of steps or of restarts.
+the epoch, part, row group and row that stand there, and the other way round. It knows nothing of workers, of steps or
+of restarts.
 
 Block shuffle: an epoch permutes all row groups, takes them ``window_groups`` at a time, and shuffles the rows of such a
 window. So a reader fetches whole row groups one after the other and holds one window, which is what object storage
@@ -49,12 +49,6 @@ def rank_slice(batch_rows: int, rank: int, num_ranks: int) -> range:
     return range(rank * batch_rows // num_ranks, (rank + 1) * batch_rows // num_ranks)
 
 
-def positions(batch: int, batch_rows: int, rank: int = 0, num_ranks: int = 1) -> range:
-    """The positions of the order that a rank reads for a global batch, counted from 0."""
-    slots = rank_slice(batch_rows, rank, num_ranks)
-    return range(batch * batch_rows + slots.start, batch * batch_rows + slots.stop)
-
-
 class BlockShuffle:
     """The endless order over the rows of one source."""
 
@@ -98,10 +92,21 @@ class BlockShuffle:
         """What stands at many positions."""
         return [self.row(position) for position in where]
 
+    def position(self, epoch: int, group: RowGroup, row: int) -> int:
+        """Where a row stands in an epoch, counted from the beginning of the order: the other way round than ``row``."""
+        index = self._index(group)
+        order, ends = self._epoch(epoch)
+        window = int(np.flatnonzero(order == index)[0]) // self.window_groups
+        groups, rows = self._window(epoch, window)
+        slot = int(np.flatnonzero((groups == index) & (rows == row))[0])
+        return epoch * self.rows_per_epoch + (int(ends[window - 1]) if window else 0) + slot
+
     def group_rows(self, group: RowGroup) -> int:
         """How many rows a row group must hold."""
-        index = int(np.searchsorted(self._part, group.part)) + group.group
-        return int(self._rows[index])
+        return int(self._rows[self._index(group)])
+
+    def _index(self, group: RowGroup) -> int:
+        return int(np.searchsorted(self._part, group.part)) + group.group
 
     def _lay_out_epoch(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The row groups in the order of an epoch, and at which offset each window of them ends."""
