@@ -5,13 +5,20 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from caravela import command, storage
+from caravela.data.sources import require_sources
 from caravela.manifest import Manifest
+from caravela.stages import Stage
 from road import RoadConfig, road
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
-    return command.run_stages(argv, __doc__, RoadConfig, lambda config: list(road(config).values()), _what_next)
+    return command.run_stages(argv, __doc__, RoadConfig, _choose, _what_next)
+
+
+def _choose(config: RoadConfig) -> list[Stage]:
+    require_sources(config.mixture)
+    return list(road(config).values())
 
 
 def _what_next(config: RoadConfig, manifests: Mapping[str, Manifest]) -> str:

@@ -6,6 +6,7 @@ from caravela import storage
 from caravela.cluster import ClusterConfig
 from caravela.config import ConfigError
 from caravela.data.packing import PackConfig, pack_stage
+from caravela.data.sources import MixtureConfig, pack_inputs
 from caravela.data.tokenizer import TokenizerConfig, tokenizer_stage
 from caravela.evaluate import EvaluateConfig, evaluate_stage
 from caravela.export import ExportConfig, export_stage
@@ -34,6 +35,7 @@ class RoadConfig:
     browse: BrowseConfig = field(default_factory=BrowseConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pack: PackConfig = field(default_factory=PackConfig)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
     model: ModelConfig
     train: TrainConfig
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -61,7 +63,8 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     tokenizer = tokenizer_stage(root, config.tokenizer, documents)
     pack = pack_stage(root, config.pack, documents, tokenizer.as_input())
     model = replace(config.model, vocabulary_size=config.tokenizer.vocabulary_size, max_positions=config.pack.context)
-    pretrain = pretrain_stage(root, config.train, model, pack.as_input(), tokenizer.as_input())
+    packs = pack_inputs(config.mixture, pack.as_input())
+    pretrain = pretrain_stage(root, config.train, model, packs, tokenizer.as_input(), config.mixture)
     trained, tokens = pretrain.as_input(), tokenizer.as_input()
     evaluate = evaluate_stage(root, config.evaluate, trained, pack.as_input(), tokens)
     export = export_stage(root, config.export, trained, tokens, evaluate.as_input())

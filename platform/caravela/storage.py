@@ -15,6 +15,7 @@ Decisions, with their price:
   connections and never answers within a quarter of an hour, not a hang.
 """
 
+import contextlib
 import functools
 import glob as local_glob
 import hashlib
@@ -24,11 +25,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import IO, Any
 
 import fsspec
 from botocore.exceptions import BotoCoreError, ClientError
+from fsspec.exceptions import FSTimeoutError
 from fsspec.utils import glob_translate
 
 from caravela import hub, web
@@ -39,6 +40,7 @@ READ_TIMEOUT_S = 60
 MAX_ATTEMPTS = 5
 # s3fs tries again on its own, above botocore: its default of 5 makes 25 attempts of a minute each on a dead server.
 MAX_ROUNDS = 3
+MAX_STALLS = 3
 COPY_BLOCK_BYTES = 1 << 20
 READ_AHEAD_BYTES = 8 << 20
 READ_ONLY = ("https", "http", "hf")
@@ -114,7 +116,7 @@ def _split(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return _filesystem("file", os.getpid()), os.path.abspath(os.path.expanduser(uri))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _translated(uri: str, call: str, writes: bool = False) -> Iterator[None]:
     """Turns the many exceptions of the storage libraries into one line.
 
@@ -206,8 +208,12 @@ class _RemoteReader(io.RawIOBase):
         return b"".join(blocks)
 
 
-def read_range(uri: str, start: int, end: int) -> bytes:
-    """The bytes from ``start`` up to, not including, ``end``, and no others; fewer only where the file ends."""
+def read_range(uri: str, start: int, end: int, patience_s: float | None = None) -> bytes:
+    """The bytes from ``start`` up to, not including, ``end``, and no others; fewer only where the file ends.
+
+    With ``patience_s`` an S3 server that takes longer is asked anew, each time with twice the patience: of many small
+    reads one that stalls must not hold up the rest for ``READ_TIMEOUT_S``.
+    """
     if end <= start:
         return b""
     with _translated(uri, "read"):
@@ -221,11 +227,19 @@ def read_range(uri: str, start: int, end: int) -> bytes:
                 file.seek(start)
                 return file.read(end - start)
         try:
-            return bytes(fs.cat_file(path, start=start, end=end))
+            return _patient_read(fs, path, start, end, patience_s)
         except OSError as error:
             if "range" in str(error).lower() and start >= fs.info(path)["size"]:
                 return b""
             raise
+
+
+def _patient_read(fs: fsspec.AbstractFileSystem, path: str, start: int, end: int, patience_s: float | None) -> bytes:
+    if patience_s is not None:
+        for attempt in range(MAX_STALLS):
+            with contextlib.suppress(FSTimeoutError):
+                return bytes(fs.cat_file(path, start=start, end=end, timeout=patience_s * 2**attempt))
+    return bytes(fs.cat_file(path, start=start, end=end))
 
 
 def read_bytes(uri: str) -> bytes:
@@ -267,7 +281,7 @@ def publish(local_path: str, uri: str) -> None:
                 shutil.copyfileobj(source, file, COPY_BLOCK_BYTES)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _replacing(path: str) -> Iterator[IO[bytes]]:
     """A file that takes its place whole when the block ends, and leaves nothing behind when the block fails."""
     os.makedirs(os.path.dirname(path), exist_ok=True)

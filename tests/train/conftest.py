@@ -8,7 +8,7 @@ import pytest
 
 from caravela.manifest import Input
 from caravela.train.config import TrainConfig
-from tests.packed_rows import FINGERPRINT, write_pack
+from tests.packed_rows import FINGERPRINT, write_pack, write_tokenizer
 from tests.train.groups import run_group, train
 
 TRAIN_ROWS = [60, 41, 9]
@@ -36,6 +36,13 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Input:
     uri = os.fspath(tmp_path_factory.mktemp("pack"))
     write_pack(uri, TRAIN_ROWS)
     return Input(name="pack", fingerprint=FINGERPRINT, uri=uri)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Input:
+    uri = os.fspath(tmp_path_factory.mktemp("tokenizer"))
+    write_tokenizer(uri)
+    return Input(name="tokenizer", fingerprint="t", uri=uri)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
+from caravela.data.sources import MixtureConfig
 from caravela.manifest import Input
 from caravela.model.config import ModelConfig
 from caravela.model.transformer import Decoder
@@ -43,11 +44,13 @@ def _enter(rank: int, num_ranks: int, port: int, function: Callable[..., Any], a
     torch.distributed.destroy_process_group()
 
 
-def train(stage_uri: str, config: TrainConfig, pack: Input) -> None:
-    """The whole loop, as Ray's workers run it."""
+def train(stage_uri: str, config: TrainConfig, pack: Input, mixture: MixtureConfig | None = None) -> None:
+    """The whole loop, as Ray's workers run it; every source of the mixture has the same pack."""
     from caravela.train import loop
 
-    task = loop.Task(stage_uri=stage_uri, fingerprint="f", train=config, model=MODEL, pack=pack)
+    mixture = mixture or MixtureConfig()
+    packs = (pack,) * len(mixture.sources)
+    task = loop.Task(stage_uri=stage_uri, fingerprint="f", train=config, model=MODEL, packs=packs, mixture=mixture)
     loop.train(task, Poster(None, "training"))
 
 

@@ -18,6 +18,8 @@ import ray
 
 from caravela import stages
 from caravela.cluster import ClusterConfig
+from caravela.config import build
+from caravela.data.sources import MixtureConfig
 from caravela.errors import UserError
 from caravela.manifest import Input
 from caravela.model import weights
@@ -25,15 +27,18 @@ from caravela.ray_start import agents_at_known_ports
 from caravela.stages import Stage
 from caravela.train.config import RESULT_FREE, TrainConfig
 from caravela.train.launch import pretrain_stage
+from tests.packed_rows import write_tokenizer
 from tests.train.conftest import config
 from tests.train.groups import MODEL, metrics
 
-TOKENIZER = Input(name="tokenizer", fingerprint="t", uri="tokenizer")
 CLUSTER = ClusterConfig(num_cpus=2, dashboard=False)
 
 
 def stage(root: Path, pack: Input, **changed: Any) -> Stage:
-    return pretrain_stage(os.fspath(root), config(**changed), MODEL, pack, TOKENIZER)
+    tokenizer = f"{root}/tokenizer"
+    write_tokenizer(tokenizer)
+    tokens = Input(name="tokenizer", fingerprint="t", uri=tokenizer)
+    return pretrain_stage(os.fspath(root), config(**changed), MODEL, [pack], tokens)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +66,30 @@ def test_launch_fingerprint_depends_on_what_changes_the_model_alone(tmp_path: Pa
         assert stage(tmp_path, pack, **{name: value}).fingerprint != usual, name
 
 
-def test_launch_rows_that_do_not_fit_the_model_are_refused(tmp_path: Path, pack: Input) -> None:
+def test_launch_rows_that_do_not_fit_the_model_are_refused(tmp_path: Path, pack: Input, tokenizer: Input) -> None:
     model = dataclasses.replace(MODEL, max_positions=8)
     with pytest.raises(UserError, match=r"model.max_positions = 8: expected 16, as the packed rows in"):
-        pretrain_stage(os.fspath(tmp_path), config(), model, pack, TOKENIZER).plan()
+        pretrain_stage(os.fspath(tmp_path), config(), model, [pack], tokenizer).plan()
+
+
+def test_launch_rows_of_another_tokenizer_are_refused(tmp_path: Path, pack: Input) -> None:
+    write_tokenizer(os.fspath(tmp_path), "cd" * 32)
+    other = Input(name="tokenizer", fingerprint="t", uri=os.fspath(tmp_path))
+    with pytest.raises(
+        UserError, match=r"packed with another tokenizer \(SHA-256 (ab){32}\) than that of .*; pack again"
+    ):
+        pretrain_stage(os.fspath(tmp_path), config(), MODEL, [pack], other).plan()
+
+
+def test_launch_mixture_changes_the_fingerprint_and_where_a_run_lies_does_not(
+    tmp_path: Path, pack: Input, tokenizer: Input
+) -> None:
+    def fingerprint(**source: Any) -> str:
+        mixture = build(MixtureConfig, {"sources": [{"name": "web", **source}]}, "mixture")
+        return pretrain_stage(os.fspath(tmp_path), config(), MODEL, [pack], tokenizer, mixture).fingerprint
+
+    assert fingerprint() == fingerprint(root="elsewhere")
+    assert len({fingerprint(), fingerprint(weight=2), fingerprint(max_epochs=3)}) == 3
 
 
 def train_workers() -> list[psutil.Process]:

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from caravela import manifest
-from caravela.data.loader import Source, mixture_of
+from caravela.config import build
+from caravela.data.sources import MixtureConfig, training_order
 from caravela.manifest import Input
 from caravela.model import weights
 from caravela.stages import finished
 from caravela.train.checkpoint import FOLDER, latest
-from tests.packed_rows import CONTEXT, ROW_GROUP_ROWS
+from tests.packed_rows import CONTEXT, ROW_GROUP_ROWS, write_pack
 from tests.train.conftest import BATCH_ROWS, config
 from tests.train.groups import metrics, run_group, train
 
@@ -37,12 +38,12 @@ def test_loop_learns_and_leaves_a_model(unbroken: Path) -> None:
 
 
 def test_loop_trains_on_what_the_order_says(unbroken: Path, pack: Input) -> None:
-    order = mixture_of([Source("documents", finished(pack))], 0, config().shuffle_row_groups)
+    order = training_order(MixtureConfig(), [finished(pack)], config())
     traces = sorted((unbroken / "trace").iterdir())
     for step in range(1, 25):
         parts = [json.loads(t.read_text()) for t in traces if t.name.startswith(f"{step:08d}-")]
         ids = [ids[0] for part in parts for ids in part]
-        rows = [order.row(position)[1] for position in range((step - 1) * BATCH_ROWS, step * BATCH_ROWS)]
+        rows = [order.sample(step, slot).row for slot in range(BATCH_ROWS)]
         assert ids == [f"train-{r.group.part}-{r.group.group * ROW_GROUP_ROWS + r.row}" for r in rows]
 
 
@@ -72,6 +73,45 @@ def test_loop_resumed_by_any_number_of_workers_equals_unbroken(
     if tolerance == 0.0:
         a, b = weights.load_model(os.fspath(unbroken)), weights.load_model(os.fspath(stage))
         assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_loop_mixes_sources_and_contexts_alike_for_any_number_of_workers(pack: Input, tmp_path: Path) -> None:
+    table = {
+        "sources": [{"name": "web", "weight": 60}, {"name": "books", "weight": 40, "max_epochs": 0.3}],
+        "stages": [{"share": 0.5, "context": CONTEXT // 4}, {"share": 0.5, "weights": {"web": 1, "books": 3}}],
+    }
+    mixture = build(MixtureConfig, table, "mixture")
+    settings = config(steps=12, checkpoint_every_steps=6, validate_every_steps=12)
+    order = training_order(mixture, [finished(pack)] * 2, settings)
+    found = {}
+    for num_ranks in (1, 3):
+        stage = tmp_path / f"stage-{num_ranks}"
+        run_group(num_ranks, train, os.fspath(stage), settings, pack, mixture)
+        found[num_ranks] = metrics(os.fspath(stage))
+        for step in range(1, 13):
+            traces = sorted((stage / "trace").glob(f"{step:08d}-*"))
+            rows = [order.sample(step, slot).row for slot in range(BATCH_ROWS)]
+            assert [ids[0] for trace in traces for ids in json.loads(trace.read_text())] == [
+                f"train-{r.group.part}-{r.group.group * ROW_GROUP_ROWS + r.row}" for r in rows
+            ]
+    for column in ("loss", "grad_norm"):
+        alone, together = ([row[column] for row in found[ranks].values()] for ranks in (1, 3))
+        assert together == pytest.approx(alone, rel=2e-6, abs=0.0), column
+    assert {row["tokens"] for row in found[1].values()} == {step * BATCH_ROWS * CONTEXT for step in range(1, 13)}
+
+
+def test_loop_goes_on_with_other_rows_only_if_told_to(unbroken: Path, pack: Input, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    shutil.copytree(unbroken, stage, ignore=shutil.ignore_patterns("_records", "model.*", "metrics.jsonl", "trace"))
+    write_pack(os.fspath(tmp_path / "pack"), [60, 41, 17])
+    other = Input(name="pack", fingerprint="other", uri=os.fspath(tmp_path / "pack"))
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="made with other packed rows than those of"):
+        run_group(1, train, os.fspath(stage), config(steps=26), other)
+    kept = latest(os.fspath(stage))
+    assert kept is not None
+    assert kept.progress.step == 24
+    run_group(1, train, os.fspath(stage), config(steps=26, allow_data_change=True), other)
+    assert list(metrics(os.fspath(stage))) == list(range(1, 27))
 
 
 def test_loop_bf16_resumed_by_as_many_workers_is_equal_to_the_bit(pack: Input, tmp_path: Path) -> None:

@@ -1,203 +1,168 @@
 """Batches of packed rows for training, read ahead of need from the parts of one or more pack stages.
 
-In: finished pack stages (schema.packed) with their weights, a seed, a rank. Out: for each global batch, this rank's
-rows. Its state is the number of the next batch and nothing else, so resuming anywhere costs the reading of one window
-of each source.
+In: a training order, a rank. Out: for each step, this rank's rows. Its state is the number of the next step and nothing
+else, so resuming anywhere costs the reading of one window of each source.
 
-A thread reads row groups through storage, keeps the last few decoded (``CACHE_WINDOWS`` windows of each source), and
-stays ``PREFETCH_BATCHES`` ahead. Price: each rank reads the whole window that its rows are spread over, so storage
-serves every row once per rank.
+One thread plans the steps to come and collates; ``READERS`` threads fetch the row groups that they need, in the order
+in which they need them. Of each source ``CACHE_WINDOWS`` windows are kept, which bounds both memory and how far ahead
+is read. Price: each rank reads the whole window that its rows are spread over, so storage serves every row once per
+rank.
 """
 
 import collections
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
-import xxhash
 
-from caravela import storage
-from caravela.data.mixture import Mixture
-from caravela.data.order import BlockShuffle, Row, RowGroup, positions
+from caravela.data.order import Row, RowGroup, rank_slice
+from caravela.data.row_groups import Cache, PackedTable, RowGroupArrays
+from caravela.data.training_order import Sample, TrainingOrder
 from caravela.errors import UserError
 from caravela.manifest import Manifest
 
 CACHE_WINDOWS = 2
 PREFETCH_BATCHES = 2
-OPEN_PARTS = 64
-COLUMNS = ["tokens", "document_starts", "document_ids", "target_bytes"]
+PLANNED_BATCHES = 64
+READERS = 8
 
 
-class Source(NamedTuple):
-    """Rows to draw from."""
-
-    name: str
-    """Tells sources apart; the order of a source's rows depends on it."""
-    pack: Manifest
-    weight: float = 1.0
-    """Its share of tokens, beside the others' weights."""
-    max_epochs: float | None = None
-    """How often its rows may come; None for as often as asked."""
-
-
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """Some rows, in order. Inputs are ``tokens[:, :-1]``, targets ``tokens[:, 1:]``."""
 
     tokens: npt.NDArray[np.int64]
     """[rows, context + 1]."""
-    document_ids: list[list[str]]
     document_starts: list[list[int]]
     target_bytes: int
     """UTF-8 bytes that all the targets stand for."""
     sources: list[int]
     """Of each row the number of its source."""
+    _ids: list[tuple[pa.ListArray, int]]
+
+    @property
+    def document_ids(self) -> list[list[str]]:
+        """Of each row its documents; made when it is asked for."""
+        return [ids[row].as_py() for ids, row in self._ids]
+
+    def rows(self, first: int, last: int, context: int) -> tuple[npt.NDArray[np.int64], list[list[int]]]:
+        """Tokens and document starts of some rows, each divided into rows of a shorter context.
+
+        Args:
+            first: row to begin with.
+            last: row to stop before.
+            context: divides the rows' own; every target stays, once.
+        """
+        tokens, starts = self.tokens[first:last], self.document_starts[first:last]
+        whole = tokens.shape[1] - 1
+        if context == whole:
+            return tokens, starts
+        windows = np.lib.stride_tricks.sliding_window_view(tokens, context + 1, axis=1)[:, ::context]
+        cuts = range(0, whole, context)
+        divided = [[start - cut for start in row if cut <= start <= cut + context] for row in starts for cut in cuts]
+        return windows.reshape(-1, context + 1), divided
 
 
-class Parts:
-    """The row groups of one table of a pack stage, decoded and kept while they are likely to be wanted again."""
+class _Plan(NamedTuple):
+    """A batch to come: the rows, and the row groups that are held for it."""
 
-    def __init__(self, pack: Manifest, table: str, cached_groups: int) -> None:
-        self.pack = pack
-        self.files = pack.files(table)
-        self.cached_groups = cached_groups
-        self._open: collections.OrderedDict[int, pq.ParquetFile] = collections.OrderedDict()
-        self._groups: collections.OrderedDict[RowGroup, pa.Table] = collections.OrderedDict()
-
-    def table(self, group: RowGroup, expected_rows: int) -> pa.Table:
-        """A row group, which must hold so many rows."""
-        if group in self._groups:
-            self._groups.move_to_end(group)
-            return self._groups[group]
-        uri = storage.join(self.pack.uri, self.files[group.part].path)
-        try:
-            table = self._part(group.part, uri).read_row_group(group.group, columns=COLUMNS).combine_chunks()
-        except FileNotFoundError:
-            raise UserError(f"{uri}: named in the manifest of {self.pack.stage}, but missing") from None
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{uri}: row group {group.group} cannot be read: {reason}; pack again") from error
-        if table.num_rows != expected_rows:
-            raise UserError(
-                f"{uri}: row group {group.group} holds {table.num_rows} rows, but the manifest of {self.pack.stage} "
-                f"makes it {expected_rows}; pack again"
-            )
-        self._groups[group] = table
-        while len(self._groups) > self.cached_groups:
-            self._groups.popitem(last=False)
-        return table
-
-    def _part(self, part: int, uri: str) -> pq.ParquetFile:
-        if part not in self._open:
-            size, record = storage.stat(uri)["size"], self.files[part]
-            if size != record.bytes:
-                raise UserError(f"{uri}: {size} bytes, but the manifest of {self.pack.stage} says {record.bytes}")
-            self._open[part] = pq.ParquetFile(storage.open_read(uri), page_checksum_verification=True)
-            while len(self._open) > OPEN_PARTS:
-                self._open.popitem(last=False)[1].close(force=True)
-        self._open.move_to_end(part)
-        return self._open[part]
-
-    def close(self) -> None:
-        for part in self._open.values():
-            part.close(force=True)
-        self._open.clear()
-        self._groups.clear()
-
-
-def _collated(draws: Sequence[tuple[int, Row]], tables: Sequence[pa.Table]) -> Batch:
-    """A batch of rows, each from the table of its row group."""
-    tokens = np.empty((len(draws), tables[0].schema.field("tokens").type.list_size if tables else 0), np.int64)
-    ids, starts, size = [], [], 0
-    for slot, ((_, row), table) in enumerate(zip(draws, tables, strict=True)):
-        tokens[slot] = table["tokens"].chunk(0)[row.row].values.to_numpy(zero_copy_only=False)
-        ids.append(table["document_ids"][row.row].as_py())
-        starts.append(table["document_starts"][row.row].as_py())
-        size += table["target_bytes"][row.row].as_py()
-    return Batch(tokens, ids, starts, size, [source for source, _ in draws])
+    samples: list[Sample]
+    groups: list[tuple[int, RowGroup]]
 
 
 class Loader:
-    """One rank's stream of batches; ``with Loader(...) as loader: loader.batches(first)``.
+    """One rank's stream of batches; ``with Loader(...) as loader: loader.batches(first_step)``.
 
     Raises:
-        ValueError: weights or epochs of the sources cannot be, see ``caravela.data.mixture``.
+        UserError: the windows of all sources need more memory than ``memory_mb``.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        seed: int,
-        batch_rows: int,
-        window_groups: int,
-        rank: int = 0,
-        num_ranks: int = 1,
-    ) -> None:
-        self.batch_rows = batch_rows
-        self.rank = rank
-        self.num_ranks = num_ranks
-        self.order = mixture_of(sources, seed, window_groups)
-        self._parts = [Parts(source.pack, "train", CACHE_WINDOWS * window_groups) for source in sources]
+    def __init__(self, order: TrainingOrder, rank: int = 0, num_ranks: int = 1, memory_mb: float = 4096) -> None:
+        self.order = order
+        self.slots = rank_slice(order.batch_rows, rank, num_ranks)
+        groups = CACHE_WINDOWS * max(shuffle.window_groups for shuffle in order.shuffles)
+        needed = groups * sum(_group_bytes(source.pack, order.row_context) for source in order.sources)
+        if needed > memory_mb * 1e6:
+            raise UserError(
+                f"train.loader_memory_mb = {memory_mb:g}: {groups} row groups of each source take up to "
+                f"{needed / 1e6:,.0f} MB; raise it, or lower train.shuffle_row_groups or pack.row_group_rows"
+            )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
+        self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="loader-reader")
+        self._caches = [Cache(PackedTable(source.pack, "train"), groups, self._readers) for source in order.sources]
+        self._plans: collections.deque[_Plan] = collections.deque()
+        self._next_planned = 1
 
     def __enter__(self) -> "Loader":
         return self
 
     def __exit__(self, *error: object) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
-        for parts in self._parts:
-            parts.close()
+        self._readers.shutdown(wait=True, cancel_futures=True)
 
-    def batches(self, first: int) -> Iterator[Batch]:
-        """This rank's rows of global batches ``first``, ``first + 1`` ...
+    def batches(self, first_step: int) -> Iterator[Batch]:
+        """This rank's rows of steps ``first_step``, ``first_step + 1`` ... to the last. Called once.
 
         Raises:
             UserError: a part is missing, corrupt or not what the manifest says; named when its batch is due.
         """
+        self._next_planned = first_step
         waiting: collections.deque[Future[Batch]] = collections.deque()
-        last = None if self.order.schedule.slots is None else self.order.schedule.slots // self.batch_rows
-        number = first
-        while True:
-            while len(waiting) <= PREFETCH_BATCHES and (last is None or number < last):
-                waiting.append(self._thread.submit(self._read, number))
-                number += 1
-            if not waiting:
-                return
-            yield waiting.popleft().result()
+        for step in range(first_step, self.order.steps + PREFETCH_BATCHES + 1):
+            if step <= self.order.steps:
+                waiting.append(self._thread.submit(self._next))
+            if waiting and (len(waiting) > PREFETCH_BATCHES or step > self.order.steps):
+                yield waiting.popleft().result()
 
-    def _read(self, number: int) -> Batch:
-        draws = [self.order.row(p) for p in positions(number, self.batch_rows, self.rank, self.num_ranks)]
-        tables = [
-            self._parts[source].table(row.group, self.order.shuffles[source].group_rows(row.group))
-            for source, row in draws
-        ]
-        return _collated(draws, tables)
+    def _next(self) -> Batch:
+        """The next batch; first asks for the row groups of those that come after it."""
+        while len(self._plans) < PLANNED_BATCHES and self._next_planned <= self.order.steps:
+            plan = self._planned(self._next_planned)
+            if not self._hold(plan, must=not self._plans):
+                break
+            self._plans.append(plan)
+            self._next_planned += 1
+        plan = self._plans.popleft()
+        batch = collated(plan.samples, [self._caches[source].get(row.group) for source, row in plan.samples])
+        for source, group in plan.groups:
+            self._caches[source].release(group)
+        return batch
+
+    def _planned(self, step: int) -> _Plan:
+        samples = [self.order.sample(step, slot) for slot in self.slots]
+        return _Plan(samples, list(dict.fromkeys((source, row.group) for source, row in samples)))
+
+    def _hold(self, plan: _Plan, must: bool) -> bool:
+        """Asks for a plan's row groups; False, and none is held, where the caches have no room for them."""
+        for count, (source, group) in enumerate(plan.groups):
+            rows = self.order.shuffles[source].group_rows(group)
+            if self._caches[source].hold(group, rows):
+                continue
+            if must:  # a batch of more than two windows: no other is held, and the cache grows with it
+                self._caches[source].most_groups = len(plan.groups)
+                assert self._caches[source].hold(group, rows)
+                continue
+            for held_source, held in plan.groups[:count]:
+                self._caches[held_source].release(held)
+            return False
+        return True
 
 
-def mixture_of(sources: Sequence[Source], seed: int, window_groups: int) -> Mixture:
-    """The training order of some sources.
-
-    Raises:
-        UserError: their rows are not of one length, or not of one tokenizer.
-    """
-    for name in ("context", "tokenizer"):
-        found = {source.name: source.pack.summary.get(name) for source in sources}
-        if len(set(found.values())) > 1:
-            said = ", ".join(f"{source}: {value}" for source, value in found.items())
-            raise UserError(f"sources are packed with different {name}s ({said}); pack them alike")
-    shuffles = [
-        BlockShuffle(
-            [file.rows for file in source.pack.files("train")],
-            int(source.pack.config["row_group_rows"]),
-            xxhash.xxh3_64_intdigest(f"{seed} {source.name}".encode()),
-            window_groups,
-        )
-        for source in sources
-    ]
-    return Mixture(shuffles, [source.weight for source in sources], [source.max_epochs for source in sources])
+def collated(samples: Sequence[tuple[int, Row]], groups: Sequence[RowGroupArrays]) -> Batch:
+    """A batch of rows, each from the arrays of its row group."""
+    tokens = np.empty((len(samples), groups[0].tokens.shape[1] if groups else 0), np.int64)
+    starts, size = [], 0
+    for slot, ((_, row), group) in enumerate(zip(samples, groups, strict=True)):
+        tokens[slot] = group.tokens[row.row]
+        first, last = group.start_offsets[row.row : row.row + 2].tolist()
+        starts.append(group.starts[first:last].tolist())
+        size += int(group.target_bytes[row.row])
+    ids = [(group.document_ids, row.row) for (_, row), group in zip(samples, groups, strict=True)]
+    return Batch(tokens, starts, size, [source for source, _ in samples], ids)
 
 
 def held_out_batches(pack: Manifest, max_rows: int, batch_rows: int, rank: int, num_ranks: int) -> Iterator[Batch]:
@@ -209,16 +174,26 @@ def held_out_batches(pack: Manifest, max_rows: int, batch_rows: int, rank: int, 
     wanted = min(total, max_rows)
     size = int(pack.config["row_group_rows"])
     ends = np.cumsum([file.rows for file in files])
-    rows, expected = [], {}
-    for i in positions(0, wanted, rank, num_ranks):
+    table = PackedTable(pack, "validation")
+    rows: list[Row] = []
+    groups: list[RowGroupArrays] = []
+    for i in rank_slice(wanted, rank, num_ranks):
         at = i * total // wanted
         part = int(np.searchsorted(ends, at, side="right"))
         group, row = divmod(at - (int(ends[part - 1]) if part else 0), size)
         where = RowGroup(part, group)
-        expected[where] = min(size, files[part].rows - group * size)
+        if not rows or rows[-1].group != where:
+            arrays = table.read(where, min(size, files[part].rows - group * size))
         rows.append(Row(0, where, row))
-    parts = Parts(pack, "validation", cached_groups=1)
-    for start in range(0, len(rows), batch_rows):
-        some = rows[start : start + batch_rows]
-        yield _collated([(0, row) for row in some], [parts.table(row.group, expected[row.group]) for row in some])
-    parts.close()
+        groups.append(arrays)
+        if len(rows) == batch_rows:
+            yield collated([(0, row) for row in rows], groups)
+            rows, groups = [], []
+    if rows:
+        yield collated([(0, row) for row in rows], groups)
+
+
+def _group_bytes(pack: Manifest, context: int) -> int:
+    """Most bytes that a row group takes in memory: tokens, and room for starts and ids of its documents."""
+    per_token = 2 if int(pack.summary["vocabulary_size"]) <= 1 << 16 else 4
+    return int(pack.config["row_group_rows"]) * ((context + 1) * per_token + 512)

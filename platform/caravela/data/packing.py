@@ -62,7 +62,7 @@ def pack_stage(root: str, config: PackConfig, documents: Input, tokenizer: Input
 
     return Stage(
         name="pack",
-        version=1,
+        version=2,
         root=root,
         config=to_dict(config),
         inputs=(documents, tokenizer),
@@ -191,6 +191,7 @@ def _figures(config: PackConfig, tokenizer: Input, records: Sequence[ShardRecord
     return {
         "context": config.context,
         "tokenizer": tokenizer.fingerprint,
+        "tokenizer_sha256": tokenizers.tokenizer_sha256(finished(tokenizer)),
         "vocabulary_size": int(tokenizers.load(tokenizer.uri).get_piece_size()),
         **total,
         "dropped_share": round((total["train_dropped"] + total["validation_dropped"]) / max(1, tokens), 6),

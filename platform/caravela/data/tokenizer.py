@@ -20,7 +20,7 @@ import xxhash
 from caravela import storage
 from caravela.config import ConfigError, to_dict
 from caravela.errors import UserError
-from caravela.manifest import Input, ShardRecord
+from caravela.manifest import Input, Manifest, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, finished
 
 MODEL_FILE = "tokenizer.model"
@@ -129,6 +129,11 @@ def measure(processor: sentencepiece.SentencePieceProcessor, lines: Iterator[str
 def load(uri: str) -> sentencepiece.SentencePieceProcessor:
     """The tokenizer in a finished tokenizer stage's directory."""
     return sentencepiece.SentencePieceProcessor(model_proto=storage.read_bytes(storage.join(uri, MODEL_FILE)))
+
+
+def tokenizer_sha256(stage: Manifest) -> str:
+    """SHA-256 of the model file of a finished tokenizer stage: equal for tokenizers that encode alike."""
+    return next(file.sha256 for file in stage.files("files") if file.path == MODEL_FILE)
 
 
 def _lines(uris: Sequence[str], share: float, seed: int) -> Iterator[str]:

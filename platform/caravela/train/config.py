@@ -22,6 +22,8 @@ RESULT_FREE = (
     "validate_every_steps",
     "validation_rows",
     "max_failures",
+    "loader_memory_mb",
+    "allow_data_change",
     "trace",
 )
 
@@ -87,6 +89,10 @@ class TrainConfig:
     """Most held-out rows that are scored, spread evenly over the table."""
     max_failures: int = 3
     """Times that the workers are started again after one was lost; -1 is no limit."""
+    loader_memory_mb: float = 4096.0
+    """Most memory that a worker holds packed rows in, read ahead; less than two windows of every source is refused."""
+    allow_data_change: bool = False
+    """Whether a run goes on from a checkpoint although the packed rows are others than those it was made with."""
     trace: bool = False
     """Whether every worker stores the ids of the documents of every step; for tests."""
 
@@ -97,7 +103,7 @@ class TrainConfig:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected {value} or more")
-        for name in ("learning_rate", "epsilon"):
+        for name in ("learning_rate", "epsilon", "loader_memory_mb"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected a number above 0")
         for name in ("weight_decay", "clip"):

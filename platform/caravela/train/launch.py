@@ -1,7 +1,7 @@
 """Stage ``pretrain``: starts the workers under Ray Train and sees them through.
 
-In: the pack stage's rows and the tokenizer they were made with. Out: ``model.safetensors`` and ``model.json``
-(model.weights), ``metrics.jsonl`` (train.loop).
+In: the rows of one or more pack stages, and the tokenizer they were made with. Out: ``model.safetensors`` and
+``model.json`` (model.weights), ``metrics.jsonl`` (train.loop).
 
 Ray Train starts the workers, sets up their process group and starts them again when one is lost; what they resume
 from is our own checkpoints' affair (train.checkpoint), so Ray Train is given a folder of no importance to keep its
@@ -23,6 +23,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from caravela import cluster, manifest, storage
 from caravela.config import build, to_dict
+from caravela.data.sources import MixtureConfig, training_order
+from caravela.data.tokenizer import tokenizer_sha256
 from caravela.errors import UserError
 from caravela.manifest import Input, ShardRecord
 from caravela.model.config import ModelConfig
@@ -37,41 +39,64 @@ WORKER_GROUP_START_TIMEOUT_S = "300"
 VERDICTS = "verdicts"
 
 
-def pretrain_stage(root: str, config: TrainConfig, model: ModelConfig, pack: Input, tokenizer: Input) -> Stage:
+def pretrain_stage(
+    root: str,
+    config: TrainConfig,
+    model: ModelConfig,
+    packs: Sequence[Input],
+    tokenizer: Input,
+    mixture: MixtureConfig | None = None,
+) -> Stage:
     """The stage. What does not change the model (workers, cadences ...) is not in its fingerprint.
 
     Args:
         root: of the run.
         config: settings of training.
         model: with ``vocabulary_size`` and ``max_positions`` filled from the tokenizer and the rows.
-        pack: rows with the tables ``train`` and ``validation``.
+        packs: rows with the tables ``train`` and ``validation``, of each source of the mixture.
         tokenizer: that the rows were made with.
+        mixture: what is drawn from which source; None for a single one.
     """
+    mixture = mixture or MixtureConfig()
     settings = {name: value for name, value in to_dict(config).items() if name not in RESULT_FREE}
     return Stage(
         name="pretrain",
         version=2,
         root=root if storage.is_remote(root) else os.path.abspath(root),  # workers have another working directory
-        config={"train": settings, "model": to_dict(model)},
-        inputs=(pack, tokenizer),
-        plan=functools.partial(_plan, model, pack),
+        config={"train": settings, "model": to_dict(model), "mixture": mixture_settings(mixture)},
+        inputs=(*packs, tokenizer),
+        plan=functools.partial(_plan, config, model, packs, tokenizer, mixture),
         make_worker=_no_map,
-        execute=functools.partial(_execute, config=config, model=model, pack=pack),
+        execute=functools.partial(_execute, config=config, model=model, packs=packs, mixture=mixture),
         finish=lambda records, uri: dict(records[0].counters),
     )
 
 
-def _plan(model: ModelConfig, pack: Input) -> Sequence[Shard]:
-    """One shard, the model; refuses rows that the model does not fit."""
-    found = finished(pack)
-    for field, key in (("vocabulary_size", "vocabulary_size"), ("max_positions", "context")):
-        if getattr(model, field) != found.summary[key]:
+def mixture_settings(mixture: MixtureConfig) -> Mapping[str, Any]:
+    """The mixture without where its runs lie: what they hold is in the fingerprints of the inputs."""
+    table = to_dict(mixture)
+    return {**table, "sources": [{**source, "root": ""} for source in table["sources"]]}
+
+
+def _plan(
+    config: TrainConfig, model: ModelConfig, packs: Sequence[Input], tokenizer: Input, mixture: MixtureConfig
+) -> Sequence[Shard]:
+    """One shard, the model; refuses rows that the model or the tokenizer does not fit, and too few of them."""
+    digest = tokenizer_sha256(finished(tokenizer))
+    manifests = [finished(pack) for pack in packs]
+    for found in manifests:
+        for field, key in (("vocabulary_size", "vocabulary_size"), ("max_positions", "context")):
+            if getattr(model, field) != found.summary[key]:
+                raise UserError(
+                    f"model.{field} = {getattr(model, field)}: expected {found.summary[key]}, "
+                    f"as the packed rows in {found.uri} have it"
+                )
+        if (packed_with := found.summary.get("tokenizer_sha256")) != digest:
             raise UserError(
-                f"model.{field} = {getattr(model, field)}: expected {found.summary[key]}, "
-                f"as the packed rows in {pack.uri} have it"
+                f"{found.uri}: packed with another tokenizer (SHA-256 {packed_with}) than that of {tokenizer.uri} "
+                f"({digest}); pack again with this one"
             )
-    if found.rows("train") == 0:
-        raise UserError(f"{pack.uri}: holds no rows to train on")
+    training_order(mixture, manifests, config)
     return [Shard(index=0, name="model", spec={})]
 
 
@@ -86,7 +111,8 @@ def _execute(
     *,
     config: TrainConfig,
     model: ModelConfig,
-    pack: Input,
+    packs: Sequence[Input],
+    mixture: MixtureConfig,
 ) -> Iterable[ShardRecord]:
     """Trains in a group of workers; the record is written by rank 0 when the model is in place."""
     check_resources(config, progress)
@@ -96,7 +122,8 @@ def _execute(
         "fingerprint": stage.fingerprint,
         "train": to_dict(config),
         "model": to_dict(model),
-        "pack": dataclasses.asdict(pack),
+        "packs": [dataclasses.asdict(pack) for pack in packs],
+        "mixture": to_dict(mixture),
         "verdict_uri": verdict_uri,
         "board": progress.board,
     }
@@ -201,7 +228,8 @@ def _worker(task: Mapping[str, Any]) -> None:
         fingerprint=task["fingerprint"],
         train=build(TrainConfig, task["train"], "train"),
         model=build(ModelConfig, task["model"], "model"),
-        pack=Input(**task["pack"]),
+        packs=tuple(Input(**pack) for pack in task["packs"]),
+        mixture=build(MixtureConfig, task["mixture"], "mixture"),
     )
     try:
         loop.train(settings, Poster(task["board"], "training"))

@@ -1,6 +1,6 @@
 """What every worker runs: restore, train, keep, and hand over the model.
 
-In: the directories of the pretrain and pack stages, the settings; ``torch.distributed`` is initialised.
+In: the directories of the pretrain and pack stages, mixture and settings; ``torch.distributed`` is initialised.
 Out, in the pretrain stage's directory: ``checkpoints/``, ``metrics/``, and at the end ``model.safetensors``,
 ``model.json``, ``metrics.jsonl`` and the shard's record.
 
@@ -13,6 +13,7 @@ checkpoint that ends it, so what a resumed run does again it also writes again.
 """
 
 import collections
+import itertools
 import json
 import os
 import resource
@@ -20,16 +21,20 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed
 
 from caravela import manifest, storage
-from caravela.data.loader import Batch, Loader, Source, held_out_batches
+from caravela.data.loader import Batch, Loader, held_out_batches
+from caravela.data.sources import MixtureConfig, training_order
+from caravela.data.training_order import data_hash
 from caravela.errors import UserError
-from caravela.manifest import FileRecord, Input, Manifest, ShardRecord
+from caravela.manifest import FileRecord, Input, ShardRecord
 from caravela.model import weights
 from caravela.model.config import ModelConfig, num_parameters
 from caravela.model.transformer import Decoder, document_segments
@@ -54,7 +59,9 @@ class Task:
     train: TrainConfig
     model: ModelConfig
     """With vocabulary and positions filled."""
-    pack: Input
+    packs: tuple[Input, ...]
+    """Of the mixture's sources, in their order."""
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
 
 
 def train(task: Task, progress: Poster) -> None:
@@ -75,7 +82,9 @@ class _Training:
         self.started = time.monotonic()
         self.rank = torch.distributed.get_rank()
         self.num_ranks = torch.distributed.get_world_size()
-        self.pack: Manifest = finished(task.pack)
+        self.packs = [finished(pack) for pack in task.packs]
+        self.order = training_order(task.mixture, self.packs, self.config)
+        self.data_hash = data_hash(self.order.sources)
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         device = torch.device("cuda", local_rank) if self.config.use_gpu else torch.device("cpu")
         if device.type == "cuda":
@@ -91,6 +100,7 @@ class _Training:
         self.attempt, found = self._agree()
         self.step = self.kept_step = found.progress.step if found else 0
         if found:
+            self._check_data(found)
             with tempfile.TemporaryDirectory(prefix="caravela-restore-") as folder:
                 self.engine.restore(checkpoint.Reader(found, folder).read, found.progress.adam_step)
         self.writer = checkpoint.Writer(
@@ -109,6 +119,21 @@ class _Training:
         torch.distributed.broadcast_object_list(chosen)
         return chosen[0], checkpoint.read(chosen[1]) if chosen[1] else None
 
+    def _check_data(self, found: checkpoint.Checkpoint) -> None:
+        """Compares the packed rows with those that the checkpoint was made with.
+
+        Raises:
+            UserError: they are others, and the settings do not allow that.
+        """
+        if found.progress.loader.get("data") == self.data_hash:
+            return
+        if not self.config.allow_data_change:
+            raise UserError(
+                f"{found.uri}: made with other packed rows than those of {', '.join(p.uri for p in self.task.packs)}; "
+                "put those back, or set train.allow_data_change = true to go on with these"
+            )
+        self._say(f"goes on from step {found.progress.step} with other packed rows, as train.allow_data_change says")
+
     def run(self) -> None:
         config = self.config
         self._say(
@@ -117,10 +142,7 @@ class _Training:
             f"{f'resumed from step {self.step}' if self.step else 'from the start'} of {config.steps}"
         )
         try:
-            sources = [Source("documents", self.pack)]
-            with Loader(
-                sources, config.seed, config.batch_rows, config.shuffle_row_groups, self.rank, self.num_ranks
-            ) as loader:
+            with Loader(self.order, self.rank, self.num_ranks, config.loader_memory_mb) as loader:
                 self._train(loader)
             self._publish()
         finally:
@@ -130,7 +152,7 @@ class _Training:
         config, first = self.config, self.step
         if first and self._validation_due():
             self._validate()  # it belongs to a step whose checkpoint was kept before it was measured
-        batches = loader.batches(first)
+        batches = loader.batches(first + 1)
         mark, stall = time.perf_counter(), 0.0
         while self.step < config.steps:
             self.step += 1
@@ -169,23 +191,24 @@ class _Training:
             name = f"{self.step:08d}-{self.attempt}-{self.rank:05d}.json"
             storage.write_text(storage.join(self.task.stage_uri, TRACE_FOLDER, name), json.dumps(batch.document_ids))
         try:
-            return self.engine.step(list(self._micro_batches(batch)), self.targets_per_step, rate, self.step)
+            micro_batches = list(self._micro_batches(batch, self.order.context(self.step)))
+            return self.engine.step(micro_batches, self.targets_per_step, rate, self.step)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"train.micro_batch_rows = {self.config.micro_batch_rows}: step {self.step} does not fit into the "
                 f"memory of the GPU; lower it ({' '.join(str(error).split())})"
             ) from error
 
-    def _micro_batches(self, batch: Batch) -> Iterator[Rows]:
+    def _micro_batches(self, batch: Batch, context: int) -> Iterator[Rows]:
         size = self.config.micro_batch_rows
         for start in range(0, len(batch.tokens), size):
-            yield self._rows(batch, slice(start, start + size))
+            yield self._rows(*batch.rows(start, start + size, context))
 
-    def _rows(self, batch: Batch, which: slice) -> Rows:
-        tokens = torch.from_numpy(batch.tokens[which])
-        if not self.task.model.mask_documents:
-            return Rows(tokens)
-        return Rows(tokens, document_segments(batch.document_starts[which], tokens.shape[1] - 1))
+    def _rows(self, tokens: npt.NDArray[np.int64], document_starts: list[list[int]]) -> Rows:
+        segments = None
+        if self.task.model.mask_documents:
+            segments = document_segments(document_starts, tokens.shape[1] - 1)
+        return Rows(torch.from_numpy(tokens), segments)
 
     def _keep(self) -> None:
         """Snapshots in memory and writes in the background."""
@@ -194,7 +217,7 @@ class _Training:
             step=self.step,
             tokens=self.step * self.targets_per_step,
             adam_step=self.engine.adam_step(),
-            loader={"next_batch": self.step, "seed": self.config.seed, "pack": self.task.pack.fingerprint},
+            loader={"next_step": self.step + 1, "seed": self.config.seed, "data": self.data_hash},
             fingerprint=self.task.fingerprint,
         )
         segment = storage.join(self.task.stage_uri, METRICS_FOLDER, f"{self.kept_step + 1:08d}.jsonl")
@@ -215,11 +238,15 @@ class _Training:
         return bool(every) and (self.step % every == 0 or self.step == self.config.steps)
 
     def _validate(self) -> None:
-        if self.pack.rows("validation") == 0:
+        if not any(pack.rows("validation") for pack in self.packs):
             return
-        size = self.config.micro_batch_rows
-        held_out = held_out_batches(self.pack, self.config.validation_rows, size, self.rank, self.num_ranks)
-        loss, bits = self.engine.held_out_loss((self._rows(b, slice(None)), b.target_bytes) for b in held_out)
+        size, most, context = self.config.micro_batch_rows, self.config.validation_rows, self.order.row_context
+        held_out = itertools.chain.from_iterable(
+            held_out_batches(pack, most, size, self.rank, self.num_ranks) for pack in self.packs
+        )
+        loss, bits = self.engine.held_out_loss(
+            (self._rows(*batch.rows(0, size, context)), batch.target_bytes) for batch in held_out
+        )
         figures = {"validation_loss": loss, "validation_bits_per_byte": bits}
         self.metrics[self.step] = self.metrics.get(self.step, {"step": self.step}) | figures
         self._say(f"step {self.step}: validation loss {loss:.4f}, {bits:.4f} bits per byte")
