@@ -21,8 +21,8 @@ import xxhash
 
 from caravela import storage
 from caravela.config import to_dict
+from caravela.data import document_fields
 from caravela.data.columns import utf8_buffers
-from caravela.errors import UserError
 from caravela.manifest import Input
 from caravela.stages import Shard, ShardOutput, Stage, finished
 from filters.dedup import kernels, partitions, tables
@@ -31,7 +31,6 @@ from filters.dedup.exact import exact_hashes
 from filters.dedup.tables import KEYS, U64
 
 BATCH_ROWS = 1024
-METADATA_PREFIX = "metadata."
 _OF_LATER_STAGES = frozenset(
     {
         *("priority", "source_rank", "quality_step", "index", "rehydration", "spans"),
@@ -118,8 +117,8 @@ class SignatureWorker:
     def _columns(self, present: Sequence[str], uri: str) -> list[str]:
         """What is read of a shard."""
         quality = [self.config.quality_column] if self.config.quality_column else []
-        scope = scope_columns(self.config.scope)
-        check_columns([*scope, *quality], present, uri)
+        scope = document_fields.columns_of(self.config.scope)
+        document_fields.check_columns([*scope, *quality], present, uri, "dedup")
         return list(dict.fromkeys(["id", "text", "date", "source", *scope, *quality]))
 
     def _attributes(self, batch: pa.RecordBatch, exact: U64, signature: kernels.U32) -> pa.Table:
@@ -164,29 +163,11 @@ class SignatureWorker:
                 yield np.where(words > 0, bands[:, band] | np.uint64(1), np.uint64(0))
 
 
-def scope_columns(scope: Sequence[str]) -> list[str]:
-    """The columns of documents that hold the scope."""
-    return list(dict.fromkeys("metadata" if name.startswith(METADATA_PREFIX) else name for name in scope))
-
-
-def check_columns(names: Sequence[str], present: Sequence[str], uri: str) -> None:
-    """Refuses a shard that lacks a column which the config names."""
-    for name in names:
-        if name not in present:
-            raise UserError(f"{storage.shown(uri)}: no column {name!r} for dedup; it has {', '.join(present)}")
-
-
 def scope_salt(batch: pa.RecordBatch, scope: Sequence[str]) -> U64 | None:
     """A number for the scope of each document; None where all are in one."""
     if not scope:
         return None
-    fields = [
-        _from_metadata(batch["metadata"], name.removeprefix(METADATA_PREFIX))
-        if name.startswith(METADATA_PREFIX)
-        else batch[name].to_pylist()
-        for name in scope
-    ]
-    scopes = zip(*fields, strict=True)
+    scopes = document_fields.values(batch, scope)
     return np.array([xxhash.xxh3_64_intdigest(json.dumps(scope).encode()) for scope in scopes], np.uint64)
 
 
@@ -202,7 +183,3 @@ def write_keys(
     parts = [table.slice(a, b - a) for a, b in zip(borders, [*borders[1:], table.num_rows], strict=True)]
     partitions.write(out.local_path(f"keys/part-{out.index:05d}.parts", table="keys"), KEYS, parts)
     return int(table.num_rows)
-
-
-def _from_metadata(metadata: pa.Array, name: str) -> list[Any]:
-    return [json.loads(row or "{}").get(name) for row in metadata.to_pylist()]

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from caravela import storage
+from caravela.data import document_fields
 from caravela.data.columns import utf8_buffers
 from caravela.errors import UserError
 from caravela.manifest import Input
@@ -34,7 +35,7 @@ from filters.dedup.config import DedupConfig, SpansConfig
 from filters.dedup.duplicates import partitions_of, tables_of_range
 from filters.dedup.index import stage_of
 from filters.dedup.kernels import folding_table
-from filters.dedup.signatures import check_columns, partition_starts, scope_columns, scope_salt
+from filters.dedup.signatures import partition_starts, scope_salt
 from filters.dedup.tables import REPEATS, ROW_BITS, SPANS, U64, by_partition, nodes_of
 
 BATCH_ROWS = 1024
@@ -90,8 +91,8 @@ class SpanWorker:
         found, seen, units, size = [SPANS.empty_table()], 0, 0, 0
         with storage.open_read(shard.spec["uri"]) as stream:
             file = pq.ParquetFile(stream)
-            scope = scope_columns(self.scope)
-            check_columns(scope, file.schema_arrow.names, shard.spec["uri"])
+            scope = document_fields.columns_of(self.scope)
+            document_fields.check_columns(scope, file.schema_arrow.names, shard.spec["uri"], "dedup")
             for batch in file.iter_batches(BATCH_ROWS, columns=["text", *scope]):
                 table, count = self._spans(batch, seen)
                 found.append(table)
