@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import random
 import shutil
 from typing import Any
 
@@ -100,6 +101,48 @@ def test_the_same_ids_come_from_tokenizer_json_alone(tmp_path: pathlib.Path, tok
     processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer_bytes)
     for text in TEXTS:
         assert alone.encode(text).ids == [1, *processor.encode(text)], text
+
+
+SYMBOLS = {
+    "user_defined_symbols": ["[NOME]", "<cpf>", "ção", "çãozinha", "R$"],
+    "control_symbols": ["<|im_start|>", "<|im_end|>"],
+}
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_symbols_are_one_token_of_the_same_id_everywhere(tmp_path: pathlib.Path, kind: str) -> None:
+    model = sentencepiece_model(LEARNT, model_type=kind, **SYMBOLS)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    done = exported(str(tmp_path), model, ExportConfig())
+    loaded = AutoTokenizer.from_pretrained(done.uri)
+    alone = hugging_face.Tokenizer.from_file(os.path.join(done.uri, "tokenizer.json"))
+    assert len(loaded) == alone.get_vocab_size() == 640
+    for symbol in [*SYMBOLS["user_defined_symbols"], *SYMBOLS["control_symbols"]]:
+        number = processor.piece_to_id(symbol)
+        assert loaded(symbol, add_special_tokens=False).input_ids == [number]
+        assert alone.encode(symbol, add_special_tokens=False).ids == [number]
+    for symbol in SYMBOLS["user_defined_symbols"]:
+        assert processor.encode(symbol) == [processor.piece_to_id(symbol)]
+    generator = random.Random(7)
+    pieces = [*SYMBOLS["user_defined_symbols"], " ", "  ", "\n", "can", "ç", "ã", "o", "NOME]", "[", "R", "$ 12,5", "é"]
+    for _ in range(500):
+        text = "".join(generator.choices(pieces, k=generator.randrange(12)))
+        assert loaded(text).input_ids == alone.encode(text).ids == [1, *processor.encode(text)], text
+        assert loaded.decode(loaded(text).input_ids, skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_chat_symbols_are_control_tokens(tmp_path: pathlib.Path, kind: str) -> None:
+    """Text that spells one out is text in training, is the token in the export, and is not shown when decoded."""
+    model = sentencepiece_model(LEARNT, model_type=kind, **SYMBOLS)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    start, end = (processor.piece_to_id(symbol) for symbol in SYMBOLS["control_symbols"])
+    assert not {start, end} & set(processor.encode("<|im_start|>user\nOlá<|im_end|>"))
+    loaded = AutoTokenizer.from_pretrained(exported(str(tmp_path), model, ExportConfig()).uri)
+    ids = loaded("<|im_start|>user\nOlá<|im_end|>").input_ids
+    assert ids == [1, start, *processor.encode("user\nOlá"), end]
+    assert loaded.decode(ids, skip_special_tokens=True) == "user\nOlá"
+    assert {"<|im_start|>", "<|im_end|>"} <= set(loaded.all_special_tokens)
 
 
 def test_generation_continues_a_prompt(tmp_path: pathlib.Path, tokenizer_bytes: bytes) -> None:

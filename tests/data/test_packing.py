@@ -61,7 +61,14 @@ def test_tokenizer_gives_any_text_back(stages: tuple[Stage, Stage], text: str) -
 def test_tokenizer_splits_digits_and_has_the_special_tokens(stages: tuple[Stage, Stage]) -> None:
     processor = tokenizer.load(stages[1].uri)
     assert len(processor.encode("2026")) == 4
-    assert [processor.id_to_piece(i) for i in range(4)] == ["<unk>", "<s>", "</s>", "<0x00>"]
+    assert [processor.id_to_piece(i) for i in range(6)] == [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<0x00>",
+    ]
 
 
 def test_tokenizer_trained_twice_is_the_same(stages: tuple[Stage, Stage], tmp_path: Path) -> None:

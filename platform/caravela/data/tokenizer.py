@@ -1,32 +1,48 @@
 """SentencePiece trained on a run's own documents.
 
-In: the kept documents of a stage. Out: ``tokenizer.model``, with ``<unk>`` 0, ``<s>`` 1, ``</s>`` 2 and the 256 bytes
-after them, so that any text can be encoded and comes back as it was: no normalisation, no dummy prefix, white space
-kept, digits split. Those are also the settings under which Hugging Face's tokenizer gives equal ids.
+In: the kept documents of a stage. Out: ``tokenizer.model``, with ``<unk>`` 0, ``<s>`` 1, ``</s>`` 2, then chat symbols,
+user symbols and the 256 bytes, so that any text can be encoded and comes back as it was: no normalisation, no dummy
+prefix, white space kept, digits split. Those are also the settings under which Hugging Face's tokenizer gives equal
+ids. ``sample.json`` says what each stratum has and gave.
 
-The sample is chosen by a hash of each document's id, so it does not depend on how the documents are sharded.
+User symbols are text: wherever one is spelt out, it is one token. Chat symbols are control tokens: no text becomes one,
+so a crawled page cannot open a turn of a dialogue; who writes dialogues puts them in by their id, and the exported
+tokenizer.json does it for a text that spells them out.
+
+The sample (sampling.py) and the order in which SentencePiece sees it depend on the documents and their ids, not on how
+they are sharded. A share of the documents, by another hash of the id, is never learnt from: tokenizer_report.py
+measures on them. Memory: what SentencePiece needs, which grows with ``sample_mb`` and not with the documents.
 """
 
 import functools
 import io
+import json
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 import sentencepiece
 import xxhash
 
 from caravela import storage
 from caravela.config import ConfigError, to_dict
+from caravela.data import sampling
+from caravela.data.sampling import Sample, SampleOf
 from caravela.errors import UserError
 from caravela.manifest import Input, Manifest, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, finished
 
 MODEL_FILE = "tokenizer.model"
+SAMPLE_FILE = "sample.json"
 UNKNOWN, BEGIN, END = 0, 1, 2
 BYTE_PIECES = 256
 MAX_SENTENCE_BYTES = 16384
+MAX_SENTENCE_CHARACTERS = MAX_SENTENCE_BYTES // 4
+SHOWN_STRATA = 50
+TAKEN_SYMBOLS = re.compile(r"<unk>|<s>|</s>|<0x[0-9A-Fa-f]{2}>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,33 +50,71 @@ class TokenizerConfig:
     """How the vocabulary is learnt."""
 
     vocabulary_size: int = 32_000
-    """Pieces, with the 3 special ones and 256 bytes among them."""
+    """Pieces, with the 3 special ones, the symbols and 256 bytes among them."""
     algorithm: Literal["unigram", "bpe"] = "bpe"
     """SentencePiece's model type."""
     sample_mb: float = 200.0
     """Text to learn from; a corpus with more is sampled by document."""
+    sample_by: tuple[str, ...] = ("source", "variant")
+    """What makes the strata of the sample: columns of the documents, or fields of the metadata as
+    ``metadata.register``; empty: one stratum."""
+    sample_temper: float = 0.5
+    """The share of a stratum of b bytes is in proportion to b to this power. 1: as in the documents; 0: all strata the
+    same; between, the smaller get more than they have. A stratum with less text than its share gives all it has."""
+    held_out_share: float = 0.05
+    """Share of the documents that is not learnt from, and on which the report measures."""
+    user_symbols: tuple[str, ...] = ()
+    """Strings that are always one token, wherever they occur in a text."""
+    chat_symbols: tuple[str, ...] = ("<|im_start|>", "<|im_end|>")
+    """Control tokens for dialogues, which no text becomes. They are there from the start, because to add them to a
+    trained model changes the shape of its embeddings."""
     character_coverage: float = 0.9995
     """Share of characters that get a piece; the rest falls back to bytes."""
     seed: int = 1
     """Chooses the sample."""
 
     def __post_init__(self) -> None:
-        if self.vocabulary_size < BYTE_PIECES + 64:
-            raise ConfigError(f"vocabulary_size = {self.vocabulary_size}: expected at least {BYTE_PIECES + 64}")
+        least = BYTE_PIECES + 64 + len(self.user_symbols) + len(self.chat_symbols)
+        if self.vocabulary_size < least:
+            raise ConfigError(f"vocabulary_size = {self.vocabulary_size}: expected at least {least}")
+        if not self.sample_mb > 0:
+            raise ConfigError(f"sample_mb = {self.sample_mb}: expected more than 0")
+        if not 0 <= self.sample_temper <= 1:
+            raise ConfigError(f"sample_temper = {self.sample_temper}: expected from 0 to 1")
+        if not 0 <= self.held_out_share < 1:
+            raise ConfigError(f"held_out_share = {self.held_out_share}: expected from 0 to below 1")
+        if not 0 < self.character_coverage <= 1:
+            raise ConfigError(f"character_coverage = {self.character_coverage}: expected more than 0, at most 1")
+        for name in ("user_symbols", "chat_symbols"):
+            for symbol in getattr(self, name):
+                _check_symbol(name, symbol)
+        symbols = [*self.chat_symbols, *self.user_symbols]
+        for symbol in symbols:
+            if symbols.count(symbol) > 1:
+                raise ConfigError(f"user_symbols = {list(self.user_symbols)}: {symbol!r} is named twice")
+
+
+def _check_symbol(name: str, symbol: str) -> None:
+    if TAKEN_SYMBOLS.fullmatch(symbol):
+        raise ConfigError(f"{name} = {symbol!r}: expected another name; every vocabulary holds this one")
+    if not symbol or "\u2581" in symbol or symbol != "".join(symbol.split()) or not symbol.isprintable():
+        raise ConfigError(f"{name} = {symbol!r}: expected printable characters without white space or U+2581")
+
+
+def held_out(identifier: str, share: float) -> bool:
+    """Whether a document is never learnt from. Another kind of hash than the sample's: they are independent."""
+    return xxhash.xxh64_intdigest(identifier.encode("utf-8")) < int(share * (1 << 64))
 
 
 def tokenizer_stage(root: str, config: TokenizerConfig, documents: Input) -> Stage:
     """The stage that trains a tokenizer on the table ``documents`` of another."""
 
     def plan() -> list[Shard]:
-        source = finished(documents)
-        size = sum(shard.counters["bytes_kept"] for shard in source.shards)
-        spec = {"uris": source.uris("documents"), "bytes": size}
-        return [Shard(index=0, name="tokenizer", spec=spec)]
+        return [Shard(index=0, name="tokenizer", spec={"uris": finished(documents).uris("documents")})]
 
     return Stage(
         name="tokenizer",
-        version=1,
+        version=2,
         root=root,
         config=to_dict(config),
         inputs=(documents,),
@@ -71,59 +125,84 @@ def tokenizer_stage(root: str, config: TokenizerConfig, documents: Input) -> Sta
 
 
 class TokenizerWorker:
-    """Samples, trains, measures."""
+    """Samples and trains."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         self.config = config
 
     def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
-        share = min(1.0, self.config.sample_mb * 1e6 / max(1, shard.spec["bytes"]))
-        model = io.BytesIO()
-        try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=_lines(shard.spec["uris"], share, self.config.seed),
-                model_writer=model,
-                vocab_size=self.config.vocabulary_size,
-                model_type=self.config.algorithm,
-                character_coverage=self.config.character_coverage,
-                byte_fallback=True,
-                split_digits=True,
-                normalization_rule_name="identity",
-                add_dummy_prefix=False,
-                remove_extra_whitespaces=False,
-                allow_whitespace_only_pieces=True,
-                max_sentence_length=MAX_SENTENCE_BYTES,
-                unk_id=UNKNOWN,
-                bos_id=BEGIN,
-                eos_id=END,
-                pad_id=-1,
-                num_threads=1,
-                minloglevel=2,
-            )
-        except RuntimeError as error:
-            raise UserError(
-                f"tokenizer.vocabulary_size = {self.config.vocabulary_size}: SentencePiece cannot learn it from "
-                f"{shard.spec['bytes']:,} bytes of text: {str(error).splitlines()[0]}"
-            ) from error
+        what = SampleOf(
+            uris=shard.spec["uris"],
+            fields=self.config.sample_by,
+            setting="tokenizer.sample_by",
+            size=round(self.config.sample_mb * 1e6),
+            temper=self.config.sample_temper,
+            seed=self.config.seed,
+            wanted=lambda identifier: not held_out(identifier, self.config.held_out_share),
+        )
+        sample = sampling.take(what, os.path.join(out.folder, "sample"), lambda batch: _post(out, batch))
+        model = _trained(self.config, sample)
         with open(out.local_path(MODEL_FILE), "wb") as file:
-            file.write(model.getvalue())
-        processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-        return measure(processor, _lines(shard.spec["uris"], share, self.config.seed))
+            file.write(model)
+        with open(out.local_path(SAMPLE_FILE), "w", encoding="utf-8") as text_file:
+            json.dump(_strata(self.config, sample), text_file, ensure_ascii=False, indent=1)
+        strata = sample.strata.values()
+        return {
+            "learnable_documents": sum(counts.documents for counts in strata),
+            "learnable_bytes": sum(counts.bytes for counts in strata),
+            "sampled_documents": len(sample),
+            "sampled_bytes": sample.bytes,
+            "pieces": sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size(),
+        }
 
 
-def measure(processor: sentencepiece.SentencePieceProcessor, lines: Iterator[str]) -> dict[str, int]:
-    """Counts over lines of text: words (by white space), bytes, tokens, byte-fallback tokens, pieces used."""
-    counts = {"lines": 0, "words": 0, "bytes": 0, "tokens": 0, "byte_tokens": 0}
-    used: set[int] = set()
-    for line in lines:
-        ids = processor.encode(line)
-        counts["lines"] += 1
-        counts["words"] += len(line.split())
-        counts["bytes"] += len(line.encode("utf-8"))
-        counts["tokens"] += len(ids)
-        counts["byte_tokens"] += sum(processor.is_byte(i) for i in ids)
-        used.update(ids)
-    return {**counts, "pieces": processor.get_piece_size(), "pieces_used": len(used)}
+def _post(out: ShardOutput, batch: pa.RecordBatch) -> None:
+    out.progress.add(documents=batch.num_rows, bytes=batch["text"].nbytes)
+
+
+def _trained(config: TokenizerConfig, sample: Sample) -> bytes:
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(piece for _, text in sample for piece in sentences(text)),
+            model_writer=model,
+            vocab_size=config.vocabulary_size,
+            model_type=config.algorithm,
+            character_coverage=config.character_coverage,
+            control_symbols=list(config.chat_symbols),
+            user_defined_symbols=list(config.user_symbols),
+            byte_fallback=True,
+            split_digits=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            max_sentence_length=MAX_SENTENCE_BYTES,
+            unk_id=UNKNOWN,
+            bos_id=BEGIN,
+            eos_id=END,
+            pad_id=-1,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"tokenizer.vocabulary_size = {config.vocabulary_size}: SentencePiece cannot learn it from "
+            f"{sample.bytes:,} bytes of text: {str(error).splitlines()[0]}"
+        ) from error
+    return model.getvalue()
+
+
+def sentences(text: str) -> Iterator[str]:
+    """The lines of a text that hold more than blanks; SentencePiece leaves out long ones, so they are cut at blanks."""
+    for line in text.split("\n"):
+        while len(line) > MAX_SENTENCE_CHARACTERS:
+            end = line.rfind(" ", 1, MAX_SENTENCE_CHARACTERS)
+            end = MAX_SENTENCE_CHARACTERS if end < 0 else end
+            yield line[:end]
+            line = line[end:]
+        if line.strip():
+            yield line
 
 
 def load(uri: str) -> sentencepiece.SentencePieceProcessor:
@@ -136,23 +215,27 @@ def tokenizer_sha256(stage: Manifest) -> str:
     return next(file.sha256 for file in stage.files("files") if file.path == MODEL_FILE)
 
 
-def _lines(uris: Sequence[str], share: float, seed: int) -> Iterator[str]:
-    """Lines of the sampled documents, in input order."""
-    limit = int(share * (1 << 64))
-    for uri in uris:
-        with storage.open_read(uri) as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(1024, columns=["id", "text"]):
-                for identifier, text in zip(batch["id"].to_pylist(), batch["text"].to_pylist(), strict=True):
-                    if xxhash.xxh3_64_intdigest(identifier.encode("utf-8"), seed) < limit:
-                        yield from (line for line in text.split("\n") if line.strip())
+def _strata(config: TokenizerConfig, sample: Sample) -> list[dict[str, Any]]:
+    """What each stratum has and gave, the largest first."""
+    rows = [
+        {
+            "stratum": dict(zip(config.sample_by, name, strict=True)),
+            "documents": counts.documents,
+            "bytes": counts.bytes,
+            "sampled_documents": counts.taken_documents,
+            "sampled_bytes": counts.taken_bytes,
+        }
+        for name, counts in sample.strata.items()
+    ]
+    return sorted(rows, key=lambda row: -row["bytes"])
 
 
 def _figures(records: Sequence[ShardRecord], uri: str) -> Mapping[str, Any]:
+    strata = json.loads(storage.read_text(storage.join(uri, SAMPLE_FILE)))
     counts = records[0].counters
     return {
         "vocabulary_size": counts["pieces"],
-        "tokens_per_word": round(counts["tokens"] / max(1, counts["words"]), 4),
-        "bytes_per_token": round(counts["bytes"] / max(1, counts["tokens"]), 4),
-        "byte_fallback_share": round(counts["byte_tokens"] / max(1, counts["tokens"]), 6),
-        "unused_pieces_share": round(1 - counts["pieces_used"] / counts["pieces"], 4),
+        **{name: counts[name] for name in counts if name != "pieces"},
+        "strata": len(strata),
+        "largest_strata": strata[:SHOWN_STRATA],
     }

@@ -4,7 +4,8 @@ In: a Decoder, a SentencePiece file. Out: ``FILES``.
 
 ``verify_folder`` loads the folder back without a network and compares logits and token ids with our own; it is part of
 every export, because a tokenizer that splits a little differently costs a model dearly and shows nowhere else. Ids are
-those of SentencePiece for every text, save one that spells out a control token (``<s>``): Hugging Face reads the token.
+those of SentencePiece for every text, save one that spells out a control token (``<s>``, a chat symbol): Hugging Face
+reads the token.
 
 Written for transformers 5; what version 4 names otherwise (``rope_theta``, ``torch_dtype``) is there under both names.
 """
@@ -107,9 +108,13 @@ def write_folder(model: Decoder, tokenizer_path: str, dtype: str, folder: str) -
     _write_json(folder, "generation_config.json", generation)
     shutil.copyfile(tokenizer_path, os.path.join(folder, TOKENIZER))
     unigram = is_unigram(tokenizer_path)
-    _write_json(folder, "tokenizer_config.json", _tokenizer_config(processor, model.config.max_positions, unigram))
+    settings = _tokenizer_config(processor, model.config.max_positions, unigram)
+    _write_json(folder, "tokenizer_config.json", settings)
     fast = _unigram(processor) if unigram else _converted(folder)
     fast.save(os.path.join(folder, "tokenizer.json"))
+    if control := symbols(processor)[0]:
+        # After the conversion, which would take these for all the symbols that there are.
+        _write_json(folder, "tokenizer_config.json", {**settings, "additional_special_tokens": control})
 
 
 def is_unigram(tokenizer_path: str) -> bool:
@@ -137,12 +142,24 @@ def _unigram(processor: sentencepiece.SentencePieceProcessor) -> Tokenizer:
     fast.pre_tokenizer = pre_tokenizers.Metaspace(replacement=BLANK, prepend_scheme="never", split=False)
     fast.decoder = decoders.Sequence([decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()])
     special = [processor.id_to_piece(i) for i in (processor.unk_id(), processor.bos_id(), processor.eos_id())]
-    fast.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in special])
+    control, user = symbols(processor)
+    fast.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in [*special, *control]])
+    fast.add_tokens([AddedToken(piece, special=False, normalized=False) for piece in user])
     begin = special[1]
     fast.post_processor = processors.TemplateProcessing(
         single=f"{begin} $A", pair=f"{begin} $A {begin}:1 $B:1", special_tokens=[(begin, processor.bos_id())]
     )
     return fast
+
+
+def symbols(processor: sentencepiece.SentencePieceProcessor) -> tuple[list[str], list[str]]:
+    """Control symbols other than ``<s>`` and ``</s>``, which SentencePiece finds in no text, and user symbols."""
+    messages: Any = sentencepiece_model_pb2
+    pieces = messages.ModelProto.FromString(processor.serialized_model_proto()).pieces
+    known = (processor.id_to_piece(processor.bos_id()), processor.id_to_piece(processor.eos_id()))
+    kinds = messages.ModelProto.SentencePiece
+    control = [each.piece for each in pieces if each.type == kinds.CONTROL and each.piece not in known]
+    return control, [each.piece for each in pieces if each.type == kinds.USER_DEFINED]
 
 
 def _tokenizer_config(
@@ -209,7 +226,7 @@ def rounded(model: Decoder, dtype: str) -> Decoder:
 
 
 def verify_tokenizer(folder: str, processor: sentencepiece.SentencePieceProcessor, texts: Sequence[str]) -> None:
-    """Compares ids, with ``<s>`` in front, and the way back to text.
+    """Compares ids, with ``<s>`` in front, and the way back to text; symbols are one token each.
 
     Raises:
         ExportError: naming the first text that differs, and where.
@@ -219,7 +236,11 @@ def verify_tokenizer(folder: str, processor: sentencepiece.SentencePieceProcesso
         raise ExportError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, SentencePiece has {processor.vocab_size()}"
         )
-    for text in texts:
+    control, user = symbols(processor)
+    for symbol in control:
+        if (ids := tokenizer(symbol).input_ids) != [processor.bos_id(), processor.piece_to_id(symbol)]:
+            raise ExportError(f"{folder}: {symbol!r} gives {ids}, expected token {processor.piece_to_id(symbol)} alone")
+    for text in [*texts, *(f"antes{symbol}depois {symbol}, {symbol}" for symbol in user)]:
         expected = [processor.bos_id(), *processor.encode(text)]
         found = tokenizer(text).input_ids
         if found != expected:
