@@ -8,6 +8,7 @@ from caravela.config import ConfigError
 from caravela.data.packing import PackConfig, pack_stage
 from caravela.data.sources import MixtureConfig, pack_inputs
 from caravela.data.tokenizer import TokenizerConfig, tokenizer_stage
+from caravela.data.tokenizer_report import TokenizerReportConfig, tokenizer_report_stage
 from caravela.evaluate import EvaluateConfig, evaluate_stage
 from caravela.export import ExportConfig, export_stage
 from caravela.model.config import ModelConfig
@@ -34,6 +35,7 @@ class RoadConfig:
     dedup: DedupConfig = field(default_factory=DedupConfig)
     browse: BrowseConfig = field(default_factory=BrowseConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    tokenizer_report: TokenizerReportConfig = field(default_factory=TokenizerReportConfig)
     pack: PackConfig = field(default_factory=PackConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     model: ModelConfig
@@ -61,6 +63,7 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     documents = removals[-1]
     browse = browse_stage(root, config.browse, curated, *removals)
     tokenizer = tokenizer_stage(root, config.tokenizer, documents)
+    fit = tokenizer_report_stage(root, config.tokenizer_report, config.tokenizer, documents, tokenizer.as_input())
     pack = pack_stage(root, config.pack, documents, tokenizer.as_input())
     model = replace(config.model, vocabulary_size=config.tokenizer.vocabulary_size, max_positions=config.pack.context)
     packs = pack_inputs(config.mixture, pack.as_input())
@@ -68,7 +71,7 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     trained, tokens = pretrain.as_input(), tokenizer.as_input()
     evaluate = evaluate_stage(root, config.evaluate, trained, pack.as_input(), tokens)
     export = export_stage(root, config.export, trained, tokens, evaluate.as_input())
-    before = [*curation, *deduplication, browse, tokenizer, pack, pretrain, evaluate, export]
+    before = [*curation, *deduplication, browse, tokenizer, fit, pack, pretrain, evaluate, export]
     if crawl:
         before.insert(0, crawl)
     report = report_stage(root, config.report, [stage.as_input() for stage in before])

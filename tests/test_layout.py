@@ -47,6 +47,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "torch": ("caravela/model/", "caravela/train/"),
     "safetensors": ("caravela/model/", "caravela/train/"),
     "transformers": ("caravela/model/hugging_face.py", "jobs/generate.py"),
+    "tokenizers": ("caravela/model/hugging_face.py", "caravela/data/peer_tokenizers.py"),
     "ray": (
         "caravela/cluster.py",
         "caravela/ray_start.py",

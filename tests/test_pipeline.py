@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(5 * HANG_S)
 
 STAGES = (
     "crawl", "curate", "signatures", "duplicates", "components", "members", "clusters", "dedup", "browse",
-    "tokenizer", "pack", "pretrain", "evaluate", "export", "report",
+    "tokenizer", "tokenizer_report", "pack", "pretrain", "evaluate", "export", "report",
 )  # fmt: skip
 
 
