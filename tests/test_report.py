@@ -22,6 +22,7 @@ from caravela.report import CARD_FILE, HTML_FILE, JSON_FILE, ReportConfig, repor
 from caravela.reporting import dataset_card
 from caravela.stages import Shard, ShardOutput, Stage
 from tests.reporting.reader import Reader
+from tests.reporting.test_page_tokenizer import FIT, TOKENIZER
 from tests.road_without_ray import finish
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&</style></details>"
@@ -146,8 +147,6 @@ def write_metrics(out: ShardOutput) -> Mapping[str, int]:
 
 
 FUNNEL = [("in", 9, 12_345), ("read", 9, 400), ("extract", 9, 400), ("language", 8, 380), ("quality", 6, 300)]
-TOKENIZER = {"vocabulary_size": 640, "tokens_per_word": 1.75, "bytes_per_token": 3.1}
-TOKENIZER |= {"byte_fallback_share": 0.001, "unused_pieces_share": 0.25}
 PACKED = {"context": 48, "train_rows": 20, "validation_rows": 2, "train_tokens": 1000, "validation_tokens": 100}
 EVALUATION = {"loss": 4.5, "perplexity": 90.02, "bits_per_byte": 2.0, "rows": 2, "tokens": 96, "bytes": 300}
 SAMPLES = [{"prompt": "Era uma vez", "text": " o mar", "decoding": "greedy"}, {"prompt": EVIL, "text": EVIL}]
@@ -166,6 +165,7 @@ def run_stages(root: Path) -> list[Stage]:
         stage(root, "signatures", settings={"minhash": True, "bands": 14, "rows_per_band": 8}),
         stage(root, "dedup", write_deduplicated, {"cluster_sizes": {"3": 1}}),
         stage(root, "tokenizer", summary=TOKENIZER, settings={"algorithm": "bpe"}),
+        stage(root, "tokenizer_report", summary=FIT),
         stage(root, "pack", summary=PACKED),
         stage(root, "pretrain", write_metrics, settings={"model": config.to_dict(MODEL)}),
         stage(root, "evaluate", summary={**EVALUATION, "samples": SAMPLES}),
@@ -318,9 +318,9 @@ def test_page_needs_nothing_but_itself(text: str) -> None:
 
 def test_every_chart_is_an_image_with_a_title_or_decoration(text: str) -> None:
     reader = Reader(text)
-    drawings = [a for tag, a in reader.tags if tag == "svg" and a.get("class") != "lines"]
+    drawings = [a for tag, a in reader.tags if tag == "svg" and a.get("class") not in ("lines", "place")]
     images = [a for a in drawings if a.get("role") == "img"]
-    assert len(images) == reader.titled_images == 9
+    assert len(images) == reader.titled_images == 10
     assert all(a.get("aria-hidden") == "true" for a in drawings if a not in images)
 
 

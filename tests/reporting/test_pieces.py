@@ -73,6 +73,28 @@ def test_line_chart_takes_degenerate_series(points: list[tuple[float, float]]) -
     Reader(charts.line_chart("t", [charts.Series("a", points)], "x", from_zero=True))
 
 
+def test_dot_chart_places_marks_by_their_values_with_a_shape_for_each_series() -> None:
+    rows = [charts.Row("um", [1.0, 2.0]), charts.Row("dois", [1.5, 3.0], first=True)]
+    drawn = charts.dot_chart("t", rows, ["a", "b"])
+    places = re.findall(
+        r'<svg x="([\d.]+)%" y="(\d+)" class="place"><path d="([^"]+)" class="mark series-(\d)">', drawn
+    )
+    middle = charts.ROW_HEIGHT // 2
+    below = middle + charts.ROW_HEIGHT + charts.BLOCK_GAP
+    expected = [(50.0, middle, 1), (0.0, middle, 0), (100.0, below, 1), (25.0, below, 0)]
+    assert [(float(x), int(y), int(series)) for x, y, _, series in places] == expected
+    assert all(shape == charts.MARKS[int(series)] for _, _, shape, series in places)
+    assert "um: a 1, b 2; dois: a 1.5, b 3" in drawn
+
+
+@pytest.mark.parametrize("values", [[], [1.5], [float(i) for i in range(9)]])
+def test_dot_chart_takes_none_one_and_more_series_than_marks(values: list[float]) -> None:
+    rows = [charts.Row("x" * 60, values)] if values else []
+    drawn = charts.dot_chart("t", rows, [f"n{i}" for i in range(len(values))])
+    Reader(drawn)
+    assert drawn.count('class="place"') == min(len(values), charts.MOST_DOT_SERIES)
+
+
 def test_first_by_rank_does_not_depend_on_order() -> None:
     names = [f"document {i}" for i in range(200)]
     expected = sorted(names, key=lambda name: (tables.rank(name), name))[:7]

@@ -49,7 +49,7 @@ class TokenizerReportConfig:
     by: tuple[str, ...] = ("variant", "metadata.register")
     """Fields whose values are measured apart: columns of the documents, or fields of the metadata; one that no
     document has is left out."""
-    text_mb: float = 20.0
+    text_mb: float = 10.0
     """Text to measure on; held-out documents with more are sampled, in proportion to what each group has."""
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: bars in rows, and lines.
+"""Small charts as inline SVG: bars in rows, dots in rows, and lines.
 
 Widths are percentages of the figure and text keeps its size, so that a chart is as readable on a telephone as on a
 wide screen. Colours are CSS classes (``series-0`` ...) and follow the page's light or dark palette. Each SVG is one
@@ -15,6 +15,19 @@ from caravela.reporting.markup import Html, element, joined
 BAR_HEIGHT = 30
 PLOT_HEIGHT = 200
 MOST_DOTS = 40
+ROW_HEIGHT = 26
+BLOCK_GAP = 14
+MOST_LABEL_CHARACTERS = 32
+MARKS = (
+    "M-5.5 0a5.5 5.5 0 1 0 11 0a5.5 5.5 0 1 0 -11 0z",
+    "M-5 -5h10v10h-10z",
+    "M0 -7l6.5 11.5h-13z",
+    "M0 -7l7 7l-7 7l-7 -7z",
+    "M0 7l6.5 -11.5h-13z",
+    "M-7 -2h5v-5h4v5h5v4h-5v5h-4v-5h-5z",
+)
+"""Outlines around (0, 0), one for each series: shapes tell them apart where colours do not."""
+MOST_DOT_SERIES = len(MARKS)
 PLOT_WIDTH = 1000
 """Units of the stretched inner drawing; any number will do."""
 
@@ -25,6 +38,14 @@ class Bar(NamedTuple):
     label: str
     value: float
     text: str
+
+
+class Row(NamedTuple):
+    """A row of a dot chart: its name, one value for each series, and whether it begins a new block of rows."""
+
+    label: str
+    values: Sequence[float]
+    first: bool = False
 
 
 class Series(NamedTuple):
@@ -48,6 +69,54 @@ def bar_chart(title: str, bars: Sequence[Bar], *, long_labels: bool = False) -> 
         ]
     described = "; ".join(f"{bar.label} {bar.text}" for bar in bars)
     return _figure("bars wide" if long_labels else "bars", title, len(bars) * BAR_HEIGHT, [], rows, described)
+
+
+def dot_chart(title: str, rows: Sequence[Row], names: Sequence[str]) -> Html:
+    """A mark for each series on every row, over an x axis that spans all values; the first series lies on top."""
+    values = [value for row in rows for value in row.values[:MOST_DOT_SERIES]]
+    if not values:
+        return element("p", f"{title}: nothing was measured.", class_="note")
+    marks = ticks(min(values), max(values), 5)
+    low, high = min(marks[0], min(values)), max(marks[-1], max(values))
+
+    def across(x: float) -> str:
+        return f"{(x - low) / (high - low) if high > low else 0.5:.2%}"
+
+    middles, y = [], 0.0
+    for number, row in enumerate(rows):
+        y += BLOCK_GAP if row.first and number else 0
+        middles.append(y + ROW_HEIGHT / 2)
+        y += ROW_HEIGHT
+    parts = []
+    for x in marks:
+        place = {"x1": across(x), "x2": across(x), "y1": 0, "y2": f"{y:g}"}
+        parts.append(element("line", **place, class_="grid"))
+        where = {"x": across(x), "y": f"{y + 14:g}", "text_anchor": "middle"}
+        parts.append(element("text", tick_text(x, marks), **where, class_="tick"))
+    shown = list(enumerate(names))[:MOST_DOT_SERIES]
+    for row, middle in zip(rows, middles, strict=True):
+        parts.append(element("text", _shortened(row.label), x=-14, y=f"{middle:g}", text_anchor="end", class_="label"))
+        ends = [across(extreme(row.values[:MOST_DOT_SERIES])) for extreme in (min, max)]
+        parts.append(element("line", x1=ends[0], x2=ends[1], y1=f"{middle:g}", y2=f"{middle:g}", class_="span"))
+        for i, _ in reversed(shown):
+            mark = element("path", d=MARKS[i], class_=f"mark series-{i}")
+            parts.append(element("svg", mark, x=across(row.values[i]), y=f"{middle:g}", class_="place"))
+    described = "; ".join(
+        f"{row.label}: {', '.join(f'{name} {row.values[i]:.4g}' for i, name in shown)}" for row in rows
+    )
+    keys = [_mark_key(i, name) for i, name in shown if len(shown) > 1]
+    wide = max(len(row.label) for row in rows) > MOST_LABEL_CHARACTERS // 2
+    return _figure("marks wide" if wide else "marks", title, round(y) + 24, keys, parts, described)
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= MOST_LABEL_CHARACTERS else f"…{label[1 - MOST_LABEL_CHARACTERS :]}"
+
+
+def _mark_key(number: int, name: str) -> Html:
+    mark = element("path", d=MARKS[number], class_=f"mark series-{number}")
+    drawing = element("svg", mark, viewBox="-8 -8 16 16", width=14, height=14, aria_hidden="true")
+    return element("span", drawing, name, class_="key")
 
 
 def line_chart(

@@ -51,6 +51,7 @@ def collect(root: str, stages: Mapping[str, Manifest], missing: Sequence[str], l
         "spans": repeated_spans(trim, *shown),
         "scores": scores.score(crawl, curate, stages.get("signatures"), dedup),
         "tokenizer": _tokenizer(stages.get("tokenizer")),
+        "tokenizer_fit": _summary(stages.get("tokenizer_report")),
         "packing": _summary(stages.get("pack")),
         "model": _model(stages.get("pretrain")),
         "training": _training(stages.get("pretrain")),
@@ -141,9 +142,7 @@ def _summary(stage: Manifest | None) -> dict[str, Any] | None:
 def _tokenizer(stage: Manifest | None) -> dict[str, Any] | None:
     if stage is None:
         return None
-    names = ("words", "bytes", "tokens", "byte_tokens", "pieces", "pieces_used")
-    counts = {name: stage.counters[name] for name in names if name in stage.counters}
-    return {"algorithm": stage.config.get("algorithm"), **stage.summary, **counts}
+    return {"algorithm": stage.config.get("algorithm"), **stage.summary}
 
 
 def _model(pretrain: Manifest | None) -> dict[str, Any] | None:

@@ -13,8 +13,9 @@ from caravela import storage
 from caravela.reporting import charts
 from caravela.reporting.markup import Html, count, duration, element, joined, number, percent, short_count, size
 from caravela.reporting.page_curation import duplicates_section, funnel_section, removed_section
-from caravela.reporting.page_model import evaluation_section, samples_section, tokenizer_section, training_section
+from caravela.reporting.page_model import evaluation_section, samples_section, training_section
 from caravela.reporting.page_scores import scores_section
+from caravela.reporting.page_tokenizer import tokenizer_section
 from caravela.reporting.parts import Column, Tile, fold, plural, section, table, tiles
 from caravela.reporting.spans import spans_section
 

@@ -1,4 +1,4 @@
-"""Sections of the page on the model: tokenizer, training, evaluation, generated text."""
+"""Sections of the page on the model: training, evaluation, generated text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,32 +12,6 @@ CURVES = (
     ("Learning rate", "learning_rate"),
     ("Gradient norm, before clipping", "grad_norm"),
 )
-ALGORITHMS = {"bpe": "byte-pair encoding", "unigram": "unigram model"}
-
-
-def tokenizer_section(figures: Mapping[str, Any]) -> Html | None:
-    """How the vocabulary fits the text, and how much of it was packed."""
-    found, packed = figures["tokenizer"], figures["packing"]
-    if not found:
-        return None
-    pieces, algorithm = found["vocabulary_size"], ALGORITHMS.get(found["algorithm"], "SentencePiece")
-    lead = (
-        f"A vocabulary of {count(pieces)} pieces ({algorithm}), learnt from the run's own documents and measured on "
-        "the text it was learnt from."
-    )
-    items = [
-        Tile("Tokens per word", number(found["tokens_per_word"]), "fertility; 1 would be a piece for every word"),
-        Tile("Bytes per token", number(found["bytes_per_token"]), "more is shorter sequences"),
-        Tile("Byte fallback", percent(found["byte_fallback_share"]), "of tokens are bytes of rare characters"),
-        Tile("Unused pieces", percent(found["unused_pieces_share"]), f"of {count(pieces)} do not occur in that text"),
-    ]
-    if packed:
-        rows = f"{plural(packed['train_rows'], 'row')} of {count(packed['context'])} and a token"
-        items += [
-            Tile("Tokens to train on", short_count(packed["train_tokens"]), rows),
-            Tile("Tokens held out", short_count(packed["validation_tokens"]), plural(packed["validation_rows"], "row")),
-        ]
-    return section("tokenizer", "Tokenizer", lead, tiles(items))
 
 
 def training_section(figures: Mapping[str, Any]) -> Html | None:
