@@ -66,6 +66,7 @@ def _write_part(uri: str, generator: np.random.Generator, table: str, part: int,
             [[f"{table}-{part}-{row}", f"{table}-{part}-{row}b"] for row in range(rows)], pa.list_(pa.string())
         ),
         "target_bytes": pa.array([3 * CONTEXT] * rows, pa.int32()),
+        "padding": pa.array([0] * rows, pa.int32()),
     }
     rows_schema = schema.packed(CONTEXT + 1, VOCABULARY)
     with tempfile.TemporaryDirectory() as folder:

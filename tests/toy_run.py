@@ -133,6 +133,7 @@ def pack_input(root: str, model: bytes, texts: Sequence[str]) -> Input:
             "document_starts": [b - at for b in begins if at <= b < at + length],
             "document_ids": [],
             "target_bytes": sum(size(token) for token in stream[at + 1 : at + length]),
+            "padding": 0,
         }
         for at in range(0, len(stream) - length + 1, length)
     ]

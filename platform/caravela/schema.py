@@ -5,8 +5,11 @@
   back in the order of the input; signals are extra columns, one each, added by the stage that measures them.
 * removed: every document that did not survive, with ``stage``, ``reason``, ``detail`` (for a duplicate: the id of
   the document that was kept instead) and the signals measured so far.
-* packed: rows of ``row_tokens`` token ids (context + 1), with where each document begins in the row, its id, and how
-  many bytes of text the targets (all tokens but the first) stand for, which makes bits per byte exact.
+* packed: rows of ``row_tokens`` token ids (context + 1), with where each document begins in the row (one that began in
+  the row before: at 0), its id, how many bytes of text the targets (all tokens but the first) stand for, which makes
+  bits per byte exact, and how many tokens at the row's end are ``padding``. Padding has the id of ``</s>`` and belongs
+  to no document: a target that is padding has no loss and counts nowhere (``data.rows.counted_targets``). As it comes
+  last, no token that counts sees it.
 """
 
 from collections.abc import Iterable
@@ -53,5 +56,6 @@ def packed(row_tokens: int, vocabulary_size: int) -> pa.Schema:
             ("document_starts", pa.list_(pa.int32())),
             ("document_ids", pa.list_(pa.string())),
             ("target_bytes", pa.int32()),
+            ("padding", pa.int32()),
         ]
     )
