@@ -8,8 +8,9 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import FrameType
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import ray
 
@@ -33,22 +34,46 @@ class RoadLike(Protocol):
 Road = TypeVar("Road", bound=RoadLike)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Look(Generic[Road]):
+    """An option ``--name [N]`` of a job, under which it runs no stage and shows what there is."""
+
+    name: str
+    help: str
+    default: int
+    """N where none is given."""
+    show: Callable[[Road, int], str]
+
+
 def run_stages(
     argv: Sequence[str] | None,
     description: str,
     config_type: type[Road],
     choose: Callable[[Road], Sequence[Stage]],
     epilogue: Callable[[Road, Mapping[str, Manifest]], str] = lambda road, manifests: "",
+    look: Look[Road] | None = None,
 ) -> int:
     """Runs the stages that ``choose`` names, in order, and prints what was made. Returns the exit status."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", required=True, metavar="FILE.toml", help="settings of the run, local or s3://")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="overrides a setting")
     parser.add_argument("--dry-run", action="store_true", help="print settings and plan, touch nothing")
+    if look is not None:
+        form: dict[str, Any] = {
+            "nargs": "?",
+            "const": look.default,
+            "type": _positive,
+            "metavar": "N",
+            "help": look.help,
+        }
+        parser.add_argument(f"--{look.name}", dest="look", **form)
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         road = config.load(config_type, options.config, options.set)
+        if look is not None and options.look is not None:
+            print(look.show(road, options.look))
+            return 0
         chosen = choose(road)
         if options.dry_run:
             print(config.to_toml(config.to_dict(road)))
@@ -71,6 +96,12 @@ def run_stages(
     finally:
         if ray.is_initialized():
             ray.shutdown()
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1")
+    return int(text)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -102,6 +102,8 @@ class PackedRows(NamedTuple):
     document_starts: list[list[int]]
     target_bytes: int
     """Sum over the rows."""
+    padding: npt.NDArray[np.int64]
+    """Tokens at each row's end that are no targets."""
 
 
 def validation_rows(pack: Manifest, max_rows: int, batch_rows: int) -> Iterator[PackedRows]:
@@ -119,16 +121,16 @@ def validation_rows(pack: Manifest, max_rows: int, batch_rows: int) -> Iterator[
     position = 0
     for uri in pack.uris("validation"):
         with storage.open_read(uri) as file:
-            columns = ["tokens", "document_starts", "target_bytes"]
+            columns = ["tokens", "document_starts", "target_bytes", "padding"]
             for batch in pq.ParquetFile(file).iter_batches(batch_size=batch_rows, columns=columns):
                 keep = chosen[position : position + batch.num_rows]
                 position += batch.num_rows
                 batch = batch.filter(pa.array(keep))
                 if batch.num_rows:
                     tokens = batch["tokens"].flatten().to_numpy().astype(np.int64).reshape(batch.num_rows, -1)
-                    yield PackedRows(
-                        tokens, batch["document_starts"].to_pylist(), int(np.sum(batch["target_bytes"].to_numpy()))
-                    )
+                    size, padding = (batch[name].to_numpy() for name in ("target_bytes", "padding"))
+                    starts = batch["document_starts"].to_pylist()
+                    yield PackedRows(tokens, starts, int(np.sum(size)), padding.astype(np.int64))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ class ShardDocuments:
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        with _reading(self.uri):
+        with reading(self.uri):
             stream = self._open.enter_context(storage.open_read(self.uri))
             self._file = pq.ParquetFile(stream, page_checksum_verification=True)
         if self._file.metadata.num_rows != self.num_rows:
@@ -59,7 +59,7 @@ class ShardDocuments:
         self.fields += tuple(name for name in self.optional if name in present)
         self._columns = ["text", *groups.columns_of(self.fields, present, storage.shown(self.uri))]
         counted = self.rehydrate and REPEATS in present
-        with _reading(self.uri):
+        with reading(self.uri):
             known = self._file.read(["id", "source", *([REPEATS] if counted else [])]).combine_chunks()
         self.ids = _one_array(known["id"])
         """Of every document, by its number in the shard."""
@@ -80,7 +80,7 @@ class ShardDocuments:
         batches = self._file.iter_batches(BATCH_DOCUMENTS, columns=self._columns)
         first = 0
         while True:
-            with _reading(self.uri):
+            with reading(self.uri):
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -96,7 +96,7 @@ class ShardDocuments:
 
 
 @contextlib.contextmanager
-def _reading(uri: str) -> Iterator[None]:
+def reading(uri: str) -> Iterator[None]:
     """Turns what pyarrow raises for a bad file into one line."""
     try:
         yield

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from caravela.data.rows import counted_targets
 from caravela.model.transformer import Decoder, document_segments
 
 
@@ -47,7 +48,11 @@ class Score:
 
 @torch.no_grad()
 def score(
-    model: Decoder, tokens: npt.NDArray[np.int64], document_starts: Sequence[Sequence[int]], target_bytes: int
+    model: Decoder,
+    tokens: npt.NDArray[np.int64],
+    document_starts: Sequence[Sequence[int]],
+    target_bytes: int,
+    padding: npt.NDArray[np.int64] | None = None,
 ) -> Score:
     """Scores a batch of packed rows on the model's device; sums run in float64.
 
@@ -56,6 +61,7 @@ def score(
         tokens: [B, T + 1].
         document_starts: where documents begin in each row.
         target_bytes: bytes of text that the targets, all tokens but the first of each row, stand for.
+        padding: tokens at the end of each row that are no targets; without it there are none.
     """
     device = model.lm_head.weight.device
     tokens_BT = torch.from_numpy(tokens).to(device)
@@ -64,4 +70,8 @@ def score(
     if model.config.mask_documents:
         segments_BT = document_segments(document_starts, inputs_BT.shape[1]).to(device)
     losses_BT = model.token_losses(inputs_BT, targets_BT, segments_BT)
-    return Score(nats=losses_BT.sum(dtype=torch.float64).item(), tokens=losses_BT.numel(), bytes=target_bytes)
+    if padding is None:
+        padding = np.zeros(len(tokens), np.int64)
+    counted_BT = torch.from_numpy(counted_targets(padding, inputs_BT.shape[1])).to(device)
+    nats = losses_BT.masked_fill(~counted_BT, 0).sum(dtype=torch.float64).item()
+    return Score(nats=nats, tokens=int(counted_BT.sum()), bytes=target_bytes)

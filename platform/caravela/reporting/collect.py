@@ -17,6 +17,7 @@ from caravela import storage
 from caravela.manifest import Manifest
 from caravela.model.config import ModelConfig, num_parameters
 from caravela.reporting import examples, scores
+from caravela.reporting.packed import rows_by_source
 from caravela.reporting.spans import repeated_spans
 
 METRICS_FILE = "metrics.jsonl"
@@ -53,6 +54,9 @@ def collect(root: str, stages: Mapping[str, Manifest], missing: Sequence[str], l
         "tokenizer": _tokenizer(stages.get("tokenizer")),
         "tokenizer_fit": _summary(stages.get("tokenizer_report")),
         "packing": _summary(stages.get("pack")),
+        "packed_rows": rows_by_source(
+            stages.get("pack"), stages.get("tokenizer"), limits.excerpt_characters, limits.parts
+        ),
         "model": _model(stages.get("pretrain")),
         "training": _training(stages.get("pretrain")),
         "evaluation": _summary(stages.get("evaluate")),

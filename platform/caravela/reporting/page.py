@@ -14,6 +14,7 @@ from caravela.reporting import charts
 from caravela.reporting.markup import Html, count, duration, element, joined, number, percent, short_count, size
 from caravela.reporting.page_curation import duplicates_section, funnel_section, removed_section
 from caravela.reporting.page_model import evaluation_section, samples_section, training_section
+from caravela.reporting.page_packed import packed_section
 from caravela.reporting.page_scores import scores_section
 from caravela.reporting.page_tokenizer import tokenizer_section
 from caravela.reporting.parts import Column, Tile, fold, plural, section, table, tiles
@@ -37,6 +38,7 @@ def render(figures: Mapping[str, Any]) -> str:
         ("spans", "Repeated text", spans_section(figures)),
         ("scores", "Against the labels", scores_section(figures)),
         ("tokenizer", "Tokenizer", tokenizer_section(figures)),
+        ("packed", "Packed tokens", packed_section(figures)),
         ("training", "Training", training_section(figures)),
         ("evaluation", "Evaluation", evaluation_section(figures)),
         ("samples", "Generated text", samples_section(figures)),
