@@ -6,7 +6,6 @@ evenly over it, those with the smallest hashes are shown, so a large run's repor
 """
 
 import collections
-from collections.abc import Mapping
 from typing import Any
 
 import pyarrow.parquet as pq
