@@ -11,20 +11,23 @@ import sys
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sentencepiece
 import torch
 from transformers import AutoModelForCausalLM
 
-from caravela import manifest, storage
+from caravela import manifest, schema, storage
 from caravela.config import ConfigError, build
 from caravela.errors import UserError
 from caravela.evaluate import EvaluateConfig, continuation, evaluate_stage, validation_rows
 from caravela.export import ExportConfig, export_stage
 from caravela.manifest import Input
+from caravela.model import scoring
 from caravela.model.scoring import Score
 from caravela.model.transformer import Decoder
+from caravela.stages import ShardOutput
 from tests.road_without_ray import finish
 from tests.toy_run import (
     CONTEXT,
@@ -244,3 +247,32 @@ def test_max_rows_and_prompts_change_the_fingerprint_but_not_the_cores(inputs: d
 
     assert fingerprint(num_cpus=4) == fingerprint()
     assert len({fingerprint(), fingerprint(max_rows=3), fingerprint(prompts=("x",)), fingerprint(seed=1)}) == 4
+
+
+def test_padding_is_no_target(inputs: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    rows = packed_rows(inputs["pack"])[:3]
+    paddings = (0, 7, CONTEXT)
+    model = Decoder(TOY).initialize(torch.Generator().manual_seed(0)).eval()
+    expected = Score()
+    for row, padding in zip(rows, paddings, strict=True):
+        row["tokens"][CONTEXT + 1 - padding :] = [2] * padding
+        row |= {"padding": padding, "target_bytes": 50, "document_starts": row["document_starts"]}
+        used = np.array([row["tokens"][: CONTEXT + 1 - padding]])
+        if padding < CONTEXT:  # a sequence that ends where the padding would begin
+            expected += scoring.score(model, used, [row["document_starts"]], 50)
+        else:
+            expected += Score(bytes=50)
+
+    def write(out: ShardOutput) -> None:
+        form = schema.packed(CONTEXT + 1, TOY.vocabulary_size)
+        out.table("validation", form).add_batch(pa.Table.from_pylist(rows, schema=form))
+
+    pack = finished_stage(str(tmp_path), "pack", write)
+    done = finish(evaluate_stage(config=CONFIG, **{**inputs, "root": str(tmp_path), "pack": pack}))
+    assert done.summary["tokens"] == expected.tokens == 2 * CONTEXT - 7
+    found = manifest.read(pack.uri)
+    assert found is not None
+    (batch,) = validation_rows(found, 3, batch_rows=5)
+    score = scoring.score(model, *batch)
+    assert score.tokens == expected.tokens
+    assert score.nats == pytest.approx(expected.nats, rel=1e-5)

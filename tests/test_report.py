@@ -338,7 +338,7 @@ def test_report_is_a_function_of_its_inputs(road: list[Stage], report: Manifest,
 @pytest.mark.parametrize(
     ("names", "shown", "absent"),
     [
-        (("curate",), {"road", "funnel", "removed", "config"}, "Duplicates, Against the labels, Tokenizer, Training"),
+        (("curate",), {"road", "funnel", "removed", "config"}, "Duplicates, Against the labels, Tokenizer"),
         (("pretrain", "evaluate"), {"road", "training", "evaluation", "samples", "config"}, "Funnel, Removed"),
         (("crawl",), {"road", "config"}, "Funnel, Removed, Duplicates, Against the labels"),
         (("curate", "dedup"), {"road", "funnel", "removed", "duplicates", "config"}, "Against the labels, Tokenizer"),

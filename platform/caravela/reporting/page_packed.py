@@ -13,6 +13,7 @@ METHODS = {
     "best_fit": "Whole documents are put where they fit best; only those longer than a row are cut.",
 }
 NO_VALUE = "none"
+NOTE = "Below, a document counts as often as it is packed, and whole, whatever of it was dropped at the end of a shard."
 
 
 def packed_section(figures: Mapping[str, Any]) -> Html | None:
@@ -21,6 +22,10 @@ def packed_section(figures: Mapping[str, Any]) -> Html | None:
     if not packed or "composition" not in packed:
         return None
     tokens = packed["train_tokens"] + packed["validation_tokens"]
+    # A field that no document has says nothing.
+    named = {
+        name: group for name, group in packed["composition"].items() if any(entry["value"] for entry in group["values"])
+    }
     lead = (
         f"{short_count(tokens)} tokens of {plural(packed['documents_kept'], 'document')} in rows of "
         f"{count(packed['context'] + 1)}. {METHODS[packed['method']]}"
@@ -30,8 +35,9 @@ def packed_section(figures: Mapping[str, Any]) -> Html | None:
         "Packed tokens",
         lead,
         tiles(list(_tiles(packed))),
-        charts.stacked([chart for chart in (*_by_group(packed, tokens), *_by_length(packed)) if chart is not None]),
-        *(_values(name, group, tokens) for name, group in packed["composition"].items() if group["values"]),
+        element("p", NOTE, class_="note"),
+        charts.stacked([*_by_group(named, tokens), *_by_length(packed)]),
+        *(_values(name, group, tokens) for name, group in named.items()),
         _rows(figures["packed_rows"]),
     )
 
@@ -50,29 +56,29 @@ def _tiles(packed: Mapping[str, Any]) -> Iterator[Tile]:
     yield Tile("Bytes per token", number(sizes), "of the packed text, special tokens counted")
 
 
-def _by_group(packed: Mapping[str, Any], tokens: int) -> Iterator[Html | None]:
-    for name, group in packed["composition"].items():
+def _by_group(groups: Mapping[str, Any], tokens: int) -> Iterator[Html]:
+    for name, group in groups.items():
         shown = group["values"][:CHARTED_VALUES]
-        if not any(entry["value"] for entry in shown):
-            continue  # nobody has one
-        bars = [_bar(entry["value"] or NO_VALUE, entry["tokens"], tokens) for entry in shown]
+        bars = [_bar(entry["value"] or NO_VALUE, entry["tokens"]) for entry in shown]
         if (left := tokens - sum(entry["tokens"] for entry in shown)) > 0:
-            bars.append(_bar("all others", left, tokens))
+            bars.append(_bar("all others", left))
         yield charts.bar_chart(f"Tokens by {_title(name)}", bars, long_labels=True)
 
 
-def _bar(label: str, tokens: int, whole: int) -> charts.Bar:
-    return charts.Bar(_short(label), tokens, f"{short_count(tokens)} · {percent(tokens / max(1, whole))}")
+def _bar(label: str, tokens: int) -> charts.Bar:
+    return charts.Bar(_short(label), tokens, short_count(tokens))
 
 
-def _by_length(packed: Mapping[str, Any]) -> Iterator[Html | None]:
+def _by_length(packed: Mapping[str, Any]) -> Iterator[Html]:
     lengths = packed["lengths"]
+    if not lengths:
+        return
     ranges = [f"{short_count(bin_['from'])} to {short_count(bin_['to'])}" for bin_ in lengths]
     for title, name in (("Documents by length in tokens", "documents"), ("Tokens by length of document", "tokens")):
         bars = [
             charts.Bar(label, bin_[name], short_count(bin_[name])) for label, bin_ in zip(ranges, lengths, strict=True)
         ]
-        yield charts.bar_chart(title, bars, long_labels=True) if bars else None
+        yield charts.bar_chart(title, bars, long_labels=True)
 
 
 def _values(name: str, group: Mapping[str, Any], tokens: int) -> Html:
@@ -115,17 +121,19 @@ def _rows(by_source: Sequence[Mapping[str, Any]]) -> Html | None:
 
 
 def _row(row: Mapping[str, Any]) -> Html:
-    parts: list[object] = [element("p", f"part {row['part']}, row {row['row']}", class_="facts mono")]
+    parts: list[object] = [element("p", element("strong", f"Part {row['part']}, row {row['row']}"))]
     for stretch in row["stretches"]:
-        where = "" if stretch["begins"] else "goes on: "
-        name = element("span", f"{where}{_short(stretch['document'], 60)}", class_="tag")
-        tokens = f" {plural(stretch['tokens'], 'token')}{'' if stretch['ends'] else ', not to its end'}"
-        parts += [element("p", name, tokens, class_="note"), element("blockquote", stretch["text"])]
-    if row["more_documents"]:
-        parts.append(element("p", f"and {plural(row['more_documents'], 'document')} more", class_="note"))
+        said = [_short(stretch["document"], 60), plural(stretch["tokens"], "token")]
+        if not stretch["begins"]:
+            said.append("began in another row")
+        if not stretch["ends"]:
+            said.append("does not end here")
+        parts += [element("p", " · ".join(said), class_="facts"), element("blockquote", stretch["text"].strip("\n"))]
+    rest = [plural(row["more_documents"], "document") + " more"] if row["more_documents"] else []
     if row["padding"]:
-        parts.append(element("p", f"{plural(row['padding'], 'token')} of padding", class_="note"))
-    return element("div", *parts, class_="sample")
+        rest.append(f"{plural(row['padding'], 'token')} of padding")
+    end = element("p", " · ".join(rest), class_="facts") if rest else None
+    return element("div", *parts, end, class_="example")
 
 
 def _title(name: str) -> str:
