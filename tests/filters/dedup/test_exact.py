@@ -37,6 +37,15 @@ def test_exact_hashes_equal_python_on_random_mixtures() -> None:
     assert exact_hashes(column).tolist() == [list(exact_hash(text)) for text in texts]
 
 
+def test_exact_hashes_equal_python_on_long_stretches_of_ascii() -> None:
+    chance, texts = random.Random(6), []
+    for _ in range(3000):
+        kinds = (EVERY[97:123], EVERY[65:91], EVERY[:128], list("  \t\n\r\x1f"), list("áÇ\xa0Σ"))
+        few = chance.choices(kinds, weights=(20, 3, 2, 3, 1), k=chance.randrange(100))
+        texts.append("".join(chance.choice(kind) for kind in few))
+    assert_equal_to_python(texts)
+
+
 def test_exact_hashes_whose_lower_case_is_longer_fit() -> None:
     # U+023A takes two bytes and its lower case three: the most that a text can grow.
     assert_equal_to_python(["\u023a" * 5000, "", "\u023a"])
