@@ -55,6 +55,7 @@ from filters.dedup import kernels, partitions, signatures
 from filters.dedup.components import FlatWorker
 from filters.dedup.config import DedupConfig
 from filters.dedup.exact import exact_hashes
+from filters.dedup.folded_words import folding_table
 from filters.dedup.road import dedup_stages
 from filters.dedup.tables import EDGES, ROW_BITS, by_partition, spread
 from tests.road_without_ray import finish
@@ -154,8 +155,8 @@ def parts_of(uris: Sequence[str], folder: str, runs: int) -> dict[str, Seconds]:
     """What the two large stages consist of, each over the whole corpus."""
     config = DedupConfig()
     names = ["id", "text", "date", "source", config.quality_column]
-    multipliers, additions = kernels.permutations(config.bands * config.rows_per_band, config.seed)
-    fold = kernels.folding_table(config.fold_digits)
+    count = config.bands * config.rows_per_band
+    permutations, fold = kernels.permutations(count, config.seed), folding_table(config.fold_digits)
     batches: list[pa.RecordBatch] = []
 
     def read() -> None:
@@ -164,8 +165,8 @@ def parts_of(uris: Sequence[str], folder: str, runs: int) -> dict[str, Seconds]:
     def hashed() -> None:
         for i, batch in enumerate(batches):
             data, offsets = utf8_buffers(batch["text"])
-            found[i], words = np.empty((len(batch), len(multipliers)), np.uint32), np.zeros(len(batch), np.uint32)
-            kernels.signatures(data, offsets, fold, multipliers, additions, config.shingle_words, found[i], words)
+            found[i], words = np.empty((len(batch), count), np.uint32), np.zeros(len(batch), np.uint32)
+            kernels.signatures(data, offsets, fold, permutations, config.shingle_words, found[i], words)
 
     def banded() -> None:
         for each in found.values():

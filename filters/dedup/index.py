@@ -23,16 +23,23 @@ class IndexRun:
     """The stage whose table ``documents`` the signatures are of."""
 
 
-def index_runs(roots: Sequence[str], settings: Mapping[str, object], *, with_documents: bool) -> tuple[IndexRun, ...]:
-    """The finished runs that are the index, older ones first; ``settings`` are those of this run's signatures.
+def index_runs(
+    roots: Sequence[str], settings: Mapping[str, object], version: int, *, with_documents: bool
+) -> tuple[IndexRun, ...]:
+    """The finished runs that are the index, older ones first; settings and version are those of this run's signatures.
 
     Raises:
-        UserError: a run is not finished, was made with other settings, is itself indexed by a run not named before, or
-            has no documents any more, where they are needed.
+        UserError: a run is not finished, was made with other settings or by another version, is itself indexed by a
+            run not named before, or has no documents any more, where they are needed.
     """
     found: list[IndexRun] = []
     for root in roots:
         signatures, clusters = (stage_of(root, name) for name in ("signatures", "clusters"))
+        if signatures.version != version:
+            raise UserError(
+                f"dedup.index: {root} has signatures of version {signatures.version}, and this run's have version "
+                f"{version}; run its dedup again"
+            )
         for name, value in settings.items():
             if name != "keys_per_partition" and (own := signatures.config.get(name)) != value:
                 raise UserError(

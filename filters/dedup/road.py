@@ -12,7 +12,7 @@ from filters.dedup.duplicates import duplicates_stage
 from filters.dedup.index import index_runs
 from filters.dedup.members import members_stage
 from filters.dedup.shingles import candidates_stage, shingles_stage
-from filters.dedup.signatures import signature_settings, signatures_stage
+from filters.dedup.signatures import VERSION, signature_settings, signatures_stage
 from filters.dedup.spans import repeated_spans_stage, span_index, spans_stage
 from filters.dedup.trim import trim_stage
 
@@ -28,7 +28,7 @@ def dedup_stages(root: str, config: DedupConfig, curated: Input) -> Sequence[Sta
         UserError: a run of ``config.index`` cannot serve as one.
     """
     verifies = config.verify != "off"
-    index = index_runs(config.index, signature_settings(config), with_documents=verifies)
+    index = index_runs(config.index, signature_settings(config), VERSION, with_documents=verifies)
     old = tuple(run.signatures for run in index)
     signatures = signatures_stage(root, config, curated)
     keys = signatures.as_input()

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.byte_kernels import I64, U8, U64, code_at
-from filters.dedup.kernels import folding_table
+from filters.dedup.folded_words import folding_table
 
 U16 = npt.NDArray[np.uint16]
 

@@ -23,6 +23,7 @@ from caravela.manifest import Input
 from caravela.stages import Shard, ShardOutput, Stage, finished
 from filters.dedup import kernels, partitions, ranking, verification
 from filters.dedup.config import DedupConfig
+from filters.dedup.folded_words import folding_table
 from filters.dedup.index import IndexRun
 from filters.dedup.signatures import BATCH_ROWS
 from filters.dedup.tables import CANDIDATES, ROW_BITS, ROW_MASK, SHINGLES, by_partition, nodes_of, spread
@@ -82,7 +83,7 @@ def shingles_stage(
 
     return Stage(
         name="shingles",
-        version=1,
+        version=2,
         root=root,
         config={"shingle_words": config.shingle_words, "fold_digits": config.fold_digits},
         inputs=(candidates, *sources),
@@ -106,7 +107,7 @@ class ShingleWorker:
         for texts in _texts(shard.spec["documents"], row.astype(np.int64)) if len(row) else ():
             data, offsets = utf8_buffers(texts)
             hashes, ends = np.empty(kernels.most_words(offsets), np.uint64), np.empty(len(texts), np.int64)
-            fold = kernels.folding_table(self.config.fold_digits)
+            fold = folding_table(self.config.fold_digits)
             kernels.shingle_sets(data, offsets, fold, self.config.shingle_words, hashes, ends)
             values.append(hashes[: ends[-1]].copy())
             lengths.append(np.diff(ends, prepend=0))

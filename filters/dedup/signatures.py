@@ -28,8 +28,10 @@ from caravela.stages import Shard, ShardOutput, Stage, finished
 from filters.dedup import kernels, partitions, tables
 from filters.dedup.config import DedupConfig
 from filters.dedup.exact import exact_hashes
+from filters.dedup.folded_words import folding_table
 from filters.dedup.tables import KEYS, U64
 
+VERSION = 3
 BATCH_ROWS = 1024
 _OF_LATER_STAGES = frozenset(
     {
@@ -72,7 +74,7 @@ def signatures_stage(root: str, config: DedupConfig, curated: Input) -> Stage:
 
     return Stage(
         name="signatures",
-        version=2,
+        version=VERSION,
         root=root,
         config=signature_settings(config),
         inputs=(curated,),
@@ -146,10 +148,9 @@ class SignatureWorker:
         words = np.zeros(len(text), np.uint32)
         if count:
             data, offsets = utf8_buffers(text)
-            multipliers, additions = kernels.permutations(count, self.config.seed)
-            fold = kernels.folding_table(self.config.fold_digits)
-            size = self.config.shingle_words
-            kernels.signatures(data, offsets, fold, multipliers, additions, size, signature, words)
+            permutations = kernels.permutations(count, self.config.seed)
+            fold = folding_table(self.config.fold_digits)
+            kernels.signatures(data, offsets, fold, permutations, self.config.shingle_words, signature, words)
         return signature, words
 
     def _keys(self, exact: U64, signature: kernels.U32, words: kernels.U32) -> Iterator[U64]:

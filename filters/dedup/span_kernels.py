@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.byte_kernels import I64, U8, U64, code_at, mixed
-from filters.dedup.kernels import BREAK, MULTIPLIER, SKIP
+from filters.dedup.folded_words import BREAK, MULTIPLIER, SKIP
 
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]

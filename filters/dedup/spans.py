@@ -33,8 +33,8 @@ from caravela.stages import Shard, ShardOutput, Stage, finished
 from filters.dedup import partitions, sentences, span_kernels, tables
 from filters.dedup.config import DedupConfig, SpansConfig
 from filters.dedup.duplicates import partitions_of, tables_of_range
+from filters.dedup.folded_words import folding_table
 from filters.dedup.index import stage_of
-from filters.dedup.kernels import folding_table
 from filters.dedup.signatures import partition_starts, scope_salt
 from filters.dedup.tables import REPEATS, ROW_BITS, SPANS, U64, by_partition, nodes_of
 

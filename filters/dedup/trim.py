@@ -28,7 +28,7 @@ from caravela.manifest import Input, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, TableWriter, finished
 from filters.dedup import partitions, sentences, span_kernels
 from filters.dedup.config import SpansConfig
-from filters.dedup.kernels import folding_table
+from filters.dedup.folded_words import folding_table
 from filters.dedup.tables import REPEATS
 
 STEP, REASON = "spans", "too_short_after_spans"

@@ -18,9 +18,10 @@ from caravela.manifest import Manifest
 from caravela.stages import Shard, ShardOutput, Stage
 from filters.dedup.config import DedupConfig
 from filters.dedup.exact import exact_hash
+from filters.dedup.index import index_runs
 from filters.dedup.rehydration import RehydrationConfig
 from filters.dedup.road import dedup_stages
-from filters.dedup.signatures import partition_starts
+from filters.dedup.signatures import VERSION, partition_starts, signature_settings
 from tests.road_without_ray import finish
 
 
@@ -267,6 +268,8 @@ def test_dedup_index_that_cannot_serve_is_one_clear_error(tmp_path: Path) -> Non
     dedup(tmp_path / "first", rows, DedupConfig())
     with pytest.raises(UserError, match="was made with bands = 14, this run has 20"):
         dedup(tmp_path / "b", rows, DedupConfig(bands=20, index=(str(tmp_path / "first"),)))
+    with pytest.raises(UserError, match=f"signatures of version {VERSION}, and this run's have version {VERSION + 1};"):
+        index_runs([str(tmp_path / "first")], signature_settings(DedupConfig()), VERSION + 1, with_documents=False)
     dedup(tmp_path / "second", rows, DedupConfig(index=(str(tmp_path / "first"),)))
     with pytest.raises(UserError, match="was deduplicated against 1 runs, and 0 others stand before it"):
         dedup(tmp_path / "c", rows, DedupConfig(index=(str(tmp_path / "second"),)))

@@ -11,6 +11,7 @@ import pytest
 
 from caravela.data.columns import utf8_buffers
 from filters.dedup import jaccard, kernels
+from filters.dedup.folded_words import folding_table
 
 HARD = [
     "",
@@ -44,7 +45,7 @@ def overlap(one: set[object], other: set[object]) -> float:
 def sets_of(texts: list[str], size: int = 5, fold_digits: bool = False) -> list[np.ndarray]:
     data, offsets = utf8_buffers(pa.array(texts, pa.string()))
     out, ends = np.empty(kernels.most_words(offsets), np.uint64), np.empty(len(texts), np.int64)
-    kernels.shingle_sets(data, offsets, kernels.folding_table(fold_digits), size, out, ends)
+    kernels.shingle_sets(data, offsets, folding_table(fold_digits), size, out, ends)
     return np.split(out[: ends[-1]], ends[:-1])
 
 

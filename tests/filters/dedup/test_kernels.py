@@ -12,16 +12,18 @@ from datatrove.utils.text import TextNormConfig, simplify_text
 from caravela.data.columns import utf8_buffers
 from filters.dedup import kernels
 from filters.dedup.config import DedupConfig
+from filters.dedup.folded_words import folding_table
 
 PERMUTATIONS = 112
 
 
-def signatures(texts: list[str], shingle_words: int = 5, fold_digits: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def signatures(
+    texts: list[str], shingle_words: int = 5, fold_digits: bool = False, seed: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     data, offsets = utf8_buffers(pa.array(texts, pa.string()))
     out, words = np.empty((len(texts), PERMUTATIONS), np.uint32), np.empty(len(texts), np.uint32)
-    multipliers, additions = kernels.permutations(PERMUTATIONS, seed=1)
-    fold = kernels.folding_table(fold_digits)
-    kernels.signatures(data, offsets, fold, multipliers, additions, shingle_words, out, words)
+    permutations = kernels.permutations(PERMUTATIONS, seed)
+    kernels.signatures(data, offsets, folding_table(fold_digits), permutations, shingle_words, out, words)
     return out, words
 
 
@@ -95,6 +97,58 @@ def test_signatures_agreement_estimates_jaccard() -> None:
     # The estimate's standard error is at most sqrt(0.25 / 112) = 0.047; of the mean over 60 pairs 0.006.
     assert abs(np.mean(errors)) < 0.02
     assert max(map(abs, errors)) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("shared", "one", "other"), [(6, 2, 0), (20, 5, 5), (80, 10, 30), (90, 300, 10), (600, 0, 400)]
+)
+def test_signatures_values_agree_as_often_as_shingles_and_more_evenly_than_at_random(
+    shared: int, one: int, other: int
+) -> None:
+    # One shingle a word. With few nearly all bins stay empty, with 90 of 390 those of one text only, with 600 none.
+    pairs, chance, texts = 600, random.Random(13), []
+    for _ in range(pairs):
+        words = [f"p{chance.randrange(1 << 40)}" for _ in range(shared + one + other)]
+        texts += [" ".join(words[: shared + one]), " ".join(words[:shared] + words[shared + one :])]
+    values, _ = signatures(texts, shingle_words=1, seed=2)
+    agreement = (values[::2] == values[1::2]).mean(axis=1)
+    similarity = shared / (shared + one + other)
+    deviation = (similarity * (1 - similarity) / PERMUTATIONS) ** 0.5
+    assert agreement.mean() == pytest.approx(similarity, abs=4 * deviation / pairs**0.5)
+    assert agreement.std() < deviation * (1 + 4 * (0.5 / pairs) ** 0.5)
+
+
+@pytest.mark.parametrize("shingle_count", [12, 100, 400])
+@pytest.mark.parametrize("similarity", [0.5, 0.75, 0.9])
+def test_signatures_pairs_share_a_band_as_the_curve_says_or_better(shingle_count: int, similarity: float) -> None:
+    config, chance, pairs, texts = DedupConfig(), random.Random(17), 1500, []
+    shared = round(shingle_count * similarity)
+    for _ in range(pairs):
+        words = [f"p{chance.randrange(1 << 40)}" for _ in range(shingle_count)]
+        texts += [" ".join(words), " ".join(words[:shared])]
+    values, _ = signatures(texts, shingle_words=1, seed=3)
+    out = np.empty((len(texts), config.bands), np.uint64)
+    kernels.band_keys(values, config.bands, config.rows_per_band, out)
+    joined = float((out[::2] == out[1::2]).any(axis=1).mean())
+    curve = config.probability(shared / shingle_count)
+    slack = 4 * (curve * (1 - curve) / pairs) ** 0.5
+    better = 0.025  # seen at the most, where a text has about as many shingles as there are bins
+    assert curve - slack - (better if similarity < 0.7 else 0) <= joined
+    assert joined <= curve + slack + (better if similarity > 0.7 else 0)
+
+
+def test_signatures_of_another_seed_are_others() -> None:
+    texts = [" ".join(f"p{i}" for i in range(count)) for count in (1, 3, 30, 1000)]
+    one, other = signatures(texts, seed=1)[0], signatures(texts, seed=2)[0]
+    assert (one != other).mean() > 0.99
+
+
+def test_signatures_do_not_depend_on_the_order_or_number_of_shingles_nor_on_the_texts_beside() -> None:
+    words = [f"p{i}" for i in range(50)]
+    texts = [" ".join(words), " ".join(words[::-1] + words[10:20]), "", "outro " * 400, " ".join(words)]
+    values, _ = signatures(texts, shingle_words=1)
+    assert (values[[1, 4]] == values[0]).all()
+    assert (values[0] == signatures(texts[:1], shingle_words=1)[0][0]).all()
 
 
 @pytest.mark.parametrize("similarity", [0.55, 0.7, 0.85])
