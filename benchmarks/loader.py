@@ -151,6 +151,7 @@ def write_pack(uri: str, rows: int, context: int) -> None:
             "document_starts": pa.array(starts, pa.list_(pa.int32())),
             "document_ids": [[f"<urn:uuid:{part}-{i}-{k}>" for k in range(len(starts[i]))] for i in range(count)],
             "target_bytes": pa.array([4 * context] * count, pa.int32()),
+            "padding": pa.array([0] * count, pa.int32()),
         }
         with tempfile.TemporaryDirectory() as folder:
             local, path = f"{folder}/part.parquet", f"part-{part:05d}.parquet"

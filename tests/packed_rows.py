@@ -17,14 +17,25 @@ FINGERPRINT = "0123456789abcdef"
 TOKENIZER_SHA256 = "ab" * 32
 
 
-def write_pack(uri: str, train_rows: Sequence[int], validation_rows: int = 10) -> Manifest:
-    """Writes parts of ``train_rows`` rows and the manifest; ids are ``<table>-<part>-<row>`` and the same with a b."""
+def write_pack(
+    uri: str, train_rows: Sequence[int], validation_rows: int = 10, padding: int = 0, filler: int = 2
+) -> Manifest:
+    """Writes parts of ``train_rows`` rows and the manifest; ids are ``<table>-<part>-<row>`` and the same with a b.
+
+    Of each row the last tokens are ``padding`` times ``filler``.
+    """
     generator = np.random.default_rng(0)
     tables = [("train", part, rows, f"part-{part:05d}.parquet") for part, rows in enumerate(train_rows)]
     tables.append(("validation", 0, validation_rows, "validation/part-00000.parquet"))
-    files = [_write_part(uri, generator, *table) for table in tables]
+    files = [_write_part(uri, generator, *table, padding, filler) for table in tables]
     config = {"context": CONTEXT, "row_group_rows": ROW_GROUP_ROWS}
-    summary = {"context": CONTEXT, "vocabulary_size": VOCABULARY, "tokenizer_sha256": TOKENIZER_SHA256}
+    summary = {
+        "context": CONTEXT,
+        "vocabulary_size": VOCABULARY,
+        "tokenizer_sha256": TOKENIZER_SHA256,
+        "train_padding": padding * sum(train_rows),
+        "validation_padding": padding * validation_rows,
+    }
     return _write_manifest("pack", uri, files, config, summary)
 
 
@@ -56,9 +67,12 @@ def _write_manifest(
     return made
 
 
-def _write_part(uri: str, generator: np.random.Generator, table: str, part: int, rows: int, path: str) -> FileRecord:
+def _write_part(
+    uri: str, generator: np.random.Generator, table: str, part: int, rows: int, path: str, padding: int, filler: int
+) -> FileRecord:
     first, pace = generator.integers(0, VOCABULARY, (rows, 1)), generator.integers(1, 4, (rows, 1))
     tokens = (first + pace * np.arange(CONTEXT + 1)) % VOCABULARY
+    tokens[:, CONTEXT + 1 - padding :] = filler
     columns = {
         "tokens": pa.FixedSizeListArray.from_arrays(pa.array(tokens.ravel().astype(np.uint16)), CONTEXT + 1),
         "document_starts": pa.array([[0, 5]] * rows, pa.list_(pa.int32())),
@@ -66,7 +80,7 @@ def _write_part(uri: str, generator: np.random.Generator, table: str, part: int,
             [[f"{table}-{part}-{row}", f"{table}-{part}-{row}b"] for row in range(rows)], pa.list_(pa.string())
         ),
         "target_bytes": pa.array([3 * CONTEXT] * rows, pa.int32()),
-        "padding": pa.array([0] * rows, pa.int32()),
+        "padding": pa.array([padding] * rows, pa.int32()),
     }
     rows_schema = schema.packed(CONTEXT + 1, VOCABULARY)
     with tempfile.TemporaryDirectory() as folder:

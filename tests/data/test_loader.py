@@ -14,6 +14,7 @@ import pytest
 
 from caravela import storage
 from caravela.data.loader import Batch, Loader, held_out_batches
+from caravela.data.rows import counted_targets
 from caravela.data.training_order import Source, TrainingOrder
 from caravela.errors import UserError
 from caravela.manifest import Manifest
@@ -89,14 +90,30 @@ def test_loader_mixes_sources_as_the_order_says(tmp_path: Path, num_ranks: int) 
 
 def test_batch_of_a_shorter_context_has_every_target_once(pack: Manifest) -> None:
     batch = read(order_of(Source("documents", pack)), 1)[0]
-    tokens, starts = batch.rows(1, 4, CONTEXT // 4)
+    tokens, starts, padding = batch.rows(1, 4, CONTEXT // 4)
     assert tokens.shape == (3 * 4, CONTEXT // 4 + 1)
     assert np.array_equal(tokens[:, 1:].reshape(3, -1), batch.tokens[1:4, 1:])
     assert np.array_equal(tokens[:, :-1].reshape(3, -1), batch.tokens[1:4, :-1])
     assert starts == [[0], [1], [], []] * 3, "documents begin at 0 and 5 of 16"
-    whole, whole_starts = batch.rows(0, 6, CONTEXT)
+    assert not padding.any()
+    whole, whole_starts, _ = batch.rows(0, 6, CONTEXT)
     assert np.array_equal(whole, batch.tokens)
     assert whole_starts == batch.document_starts
+
+
+@pytest.mark.parametrize(
+    ("padding", "divided"), [(0, [0, 0, 0, 0]), (3, [0, 0, 0, 3]), (4, [0, 0, 0, 4]), (11, [0, 3, 4, 4])]
+)
+def test_batch_of_a_shorter_context_keeps_its_padding(tmp_path: Path, padding: int, divided: list[int]) -> None:
+    pack = write_pack(os.fspath(tmp_path), [12], padding=padding)
+    batch = read(order_of(Source("documents", pack)), 1)[0]
+    assert batch.padding.tolist() == [padding] * 6
+    assert batch.num_targets == 6 * (CONTEXT - padding)
+    tokens, _, found = batch.rows(0, 2, CONTEXT // 4)
+    assert found.tolist() == divided * 2, "of 16 targets the last are padding, cut into fours"
+    counted = counted_targets(found, CONTEXT // 4)
+    kept = np.concatenate([row[1:][mask] for row, mask in zip(tokens, counted, strict=True)])
+    assert kept.tolist() == [token for row in batch.tokens[:2] for token in row[1 : CONTEXT + 1 - padding]]
 
 
 def test_loader_of_too_little_memory_is_refused(pack: Manifest) -> None:

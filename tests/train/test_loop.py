@@ -1,6 +1,7 @@
 """Training that stops and goes on, with the same and with another number of workers."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from caravela.manifest import Input
 from caravela.model import weights
 from caravela.stages import finished
 from caravela.train.checkpoint import FOLDER, latest
-from tests.packed_rows import CONTEXT, ROW_GROUP_ROWS, write_pack
+from tests.packed_rows import CONTEXT, ROW_GROUP_ROWS, VOCABULARY, write_pack
 from tests.train.conftest import BATCH_ROWS, config
 from tests.train.groups import metrics, run_group, train
 
@@ -98,6 +99,22 @@ def test_loop_mixes_sources_and_contexts_alike_for_any_number_of_workers(pack: I
         alone, together = ([row[column] for row in found[ranks].values()] for ranks in (1, 3))
         assert together == pytest.approx(alone, rel=2e-6, abs=0.0), column
     assert {row["tokens"] for row in found[1].values()} == {step * BATCH_ROWS * CONTEXT for step in range(1, 13)}
+
+
+def test_loop_padding_has_no_loss(tmp_path: Path, pack: Input) -> None:
+    settings = config(steps=4, checkpoint_every_steps=4, validate_every_steps=4)
+    found = []
+    for name, num_ranks, filler in (("ends", 1, 2), ("other", 1, 50), ("ranks", 3, 2)):
+        write_pack(os.fspath(tmp_path / f"pack-{name}"), [60], padding=5, filler=filler)
+        padded = Input(name="pack", fingerprint=name, uri=os.fspath(tmp_path / f"pack-{name}"))
+        run_group(num_ranks, train, os.fspath(tmp_path / name), settings, padded)
+        found.append(metrics(os.fspath(tmp_path / name)))
+    for column in ("loss", "grad_norm"):
+        ends, other, ranks = ([row[column] for row in rows.values()] for rows in found)
+        assert ends == other, "what stands in the padding"
+        assert ranks == pytest.approx(ends, rel=2e-6, abs=0.0)
+    assert found[0][4]["validation_loss"] == found[1][4]["validation_loss"]
+    assert found[0][1]["loss"] == pytest.approx(math.log(VOCABULARY), abs=0.5), "of a target, not of a place"
 
 
 def test_loop_goes_on_with_other_rows_only_if_told_to(unbroken: Path, pack: Input, tmp_path: Path) -> None:

@@ -31,6 +31,16 @@ PLANNED_BATCHES = 64
 READERS = 8
 
 
+class BatchRows(NamedTuple):
+    """Rows of one length."""
+
+    tokens: npt.NDArray[np.int64]
+    """[rows, context + 1]."""
+    document_starts: list[list[int]]
+    padding: npt.NDArray[np.int64]
+    """[rows]: targets at each row's end that do not count."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some rows, in order. Inputs are ``tokens[:, :-1]``, targets ``tokens[:, 1:]``."""
@@ -40,6 +50,8 @@ class Batch:
     document_starts: list[list[int]]
     target_bytes: int
     """UTF-8 bytes that all the targets stand for."""
+    padding: npt.NDArray[np.int64]
+    """[rows]: tokens at each row's end that are no targets."""
     sources: list[int]
     """Of each row the number of its source."""
     _ids: list[tuple[pa.ListArray, int]]
@@ -49,22 +61,28 @@ class Batch:
         """Of each row its documents; made when it is asked for."""
         return [ids[row].as_py() for ids, row in self._ids]
 
-    def rows(self, first: int, last: int, context: int) -> tuple[npt.NDArray[np.int64], list[list[int]]]:
-        """Tokens and document starts of some rows, each divided into rows of a shorter context.
+    @property
+    def num_targets(self) -> int:
+        """Targets that count."""
+        return self.tokens[:, 1:].size - int(self.padding.sum())
+
+    def rows(self, first: int, last: int, context: int) -> BatchRows:
+        """Some rows, each divided into rows of a shorter context.
 
         Args:
             first: row to begin with.
             last: row to stop before.
             context: divides the rows' own; every target stays, once.
         """
-        tokens, starts = self.tokens[first:last], self.document_starts[first:last]
+        tokens, starts, padding = self.tokens[first:last], self.document_starts[first:last], self.padding[first:last]
         whole = tokens.shape[1] - 1
         if context == whole:
-            return tokens, starts
+            return BatchRows(tokens, starts, padding)
         windows = np.lib.stride_tricks.sliding_window_view(tokens, context + 1, axis=1)[:, ::context]
         cuts = range(0, whole, context)
         divided = [[start - cut for start in row if cut <= start <= cut + context] for row in starts for cut in cuts]
-        return windows.reshape(-1, context + 1), divided
+        counted = whole - padding[:, None] - np.arange(0, whole, context)
+        return BatchRows(windows.reshape(-1, context + 1), divided, (context - counted.clip(0, context)).ravel())
 
 
 class _Plan(NamedTuple):
@@ -162,7 +180,8 @@ def collated(samples: Sequence[tuple[int, Row]], groups: Sequence[RowGroupArrays
         starts.append(group.starts[first:last].tolist())
         size += int(group.target_bytes[row.row])
     ids = [(group.document_ids, row.row) for (_, row), group in zip(samples, groups, strict=True)]
-    return Batch(tokens, starts, size, [source for source, _ in samples], ids)
+    padding = np.array([group.padding[row.row] for (_, row), group in zip(samples, groups, strict=True)], np.int64)
+    return Batch(tokens, starts, size, padding, [source for source, _ in samples], ids)
 
 
 def held_out_batches(pack: Manifest, max_rows: int, batch_rows: int, rank: int, num_ranks: int) -> Iterator[Batch]:

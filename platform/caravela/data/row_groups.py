@@ -24,7 +24,7 @@ from caravela.data.order import RowGroup
 from caravela.errors import UserError
 from caravela.manifest import Manifest
 
-COLUMNS = ["tokens", "document_starts", "document_ids", "target_bytes"]
+COLUMNS = ["tokens", "document_starts", "document_ids", "target_bytes", "padding"]
 PATIENCE_S = 2.0
 """A read that takes longer is asked anew; a row group is about a megabyte."""
 KEPT_FOOTERS = 256
@@ -43,6 +43,8 @@ class RowGroupArrays(NamedTuple):
     document_ids: pa.ListArray
     target_bytes: npt.NDArray[np.int32]
     """[rows]."""
+    padding: npt.NDArray[np.int32]
+    """[rows]: tokens at the row's end that are no targets."""
 
     @property
     def num_rows(self) -> int:
@@ -189,11 +191,12 @@ def _read_group(uri: str, footer: pq.FileMetaData, group: int) -> RowGroupArrays
         raise pa.ArrowInvalid(f"{len(data)} bytes where {end - start} should be")
     file = pq.ParquetFile(_Range(start, data), metadata=footer, page_checksum_verification=True)
     table = file.read_row_group(group, columns=COLUMNS, use_threads=False).combine_chunks()
-    tokens, starts, ids, sizes = (table[name].chunk(0) for name in COLUMNS)
+    tokens, starts, ids, sizes, padding = (table[name].chunk(0) for name in COLUMNS)
     return RowGroupArrays(
         tokens.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1),
         starts.offsets.to_numpy(),
         starts.values.to_numpy(zero_copy_only=False),
         ids,
         sizes.to_numpy(),
+        padding.to_numpy(),
     )

@@ -50,6 +50,8 @@ class Rows(NamedTuple):
     """[rows, context + 1]."""
     segments: Tensor | None = None
     """[rows, context] ids of documents that must not see one another."""
+    weights: Tensor | None = None
+    """[rows, context] 0 for a target that does not count, else 1; None where all do."""
 
 
 class StepResult(NamedTuple):
@@ -120,7 +122,7 @@ class Engine:
 
         Args:
             micro_batches: this rank's rows; a rank may have none.
-            targets: of the global batch.
+            targets: that count, of the global batch.
             learning_rate: of this update.
             step: for the error message.
 
@@ -132,10 +134,9 @@ class Engine:
             group["lr"] = learning_rate
         total = torch.zeros((), device=self.device)
         padded = list(self._equal_count(micro_batches))
-        for i, (rows, weights) in enumerate(padded):
+        for i, rows in enumerate(padded):
             self._engine.set_gradient_accumulation_boundary(i == len(padded) - 1)
-            tokens = rows.tokens.to(self.device, non_blocking=True)
-            segments = None if rows.segments is None else rows.segments.to(self.device, non_blocking=True)
+            tokens, segments, weights = self._here(rows)
             loss = self._engine(tokens, weights, segments)
             total += loss.detach()
             # DeepSpeed takes the mean over ranks; ours is a sum.
@@ -153,17 +154,29 @@ class Engine:
             )
         return StepResult(mean, float(self._engine.get_global_grad_norm()))
 
-    def _equal_count(self, micro_batches: Sequence[Rows]) -> Iterator[tuple[Rows, Tensor | None]]:
+    def sum_over_ranks(self, number: int) -> int:
+        """The sum of a whole number of each rank's, on all ranks."""
+        total = torch.tensor(number, dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return int(total)
+
+    def _here(self, rows: Rows) -> Rows:
+        """The same on the device that computes."""
+        segments, weights = (
+            None if each is None else each.to(self.device, non_blocking=True) for each in (rows.segments, rows.weights)
+        )
+        return Rows(rows.tokens.to(self.device, non_blocking=True), segments, weights)
+
+    def _equal_count(self, micro_batches: Sequence[Rows]) -> Iterator[Rows]:
         """The rank's micro-batches, and as many empty ones as the rank with the most rows makes necessary."""
         most_rows = -(-self.config.batch_rows // self.num_ranks)
         count = -(-most_rows // self.config.micro_batch_rows)
         assert len(micro_batches) <= count, f"{len(micro_batches)} micro-batches, but no rank has more than {count}"
-        for rows in micro_batches:
-            yield rows, None
+        yield from micro_batches
         for _ in range(count - len(micro_batches)):
             context = self.decoder.config.max_positions
             tokens = torch.zeros(1, context + 1, dtype=torch.int64)
-            yield Rows(tokens), torch.zeros(1, context, device=self.device)
+            yield Rows(tokens, weights=torch.zeros(1, context))
 
     @torch.no_grad()
     def held_out_loss(self, batches: Iterable[tuple[Rows, int]]) -> tuple[float, float]:
@@ -171,9 +184,8 @@ class Engine:
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         self._engine.eval()
         for rows, target_bytes in batches:
-            tokens = rows.tokens.to(self.device)
-            segments = None if rows.segments is None else rows.segments.to(self.device)
-            loss = self.decoder.loss(tokens[:, :-1], tokens[:, 1:], None, segments)
+            tokens, segments, weights = self._here(rows)
+            loss = self.decoder.loss(tokens[:, :-1], tokens[:, 1:], weights, segments)
             sums += torch.tensor([float(loss.total), float(loss.num_targets), target_bytes], device=self.device)
         torch.distributed.all_reduce(sums)
         total, count, size = sums.tolist()

@@ -25,12 +25,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed
 
 from caravela import manifest, storage
-from caravela.data.loader import Batch, Loader, held_out_batches
+from caravela.data.loader import Batch, BatchRows, Loader, held_out_batches
+from caravela.data.rows import counted_targets
 from caravela.data.sources import MixtureConfig, training_order
 from caravela.data.training_order import data_hash
 from caravela.errors import UserError
@@ -85,6 +85,7 @@ class _Training:
         self.packs = [finished(pack) for pack in task.packs]
         self.order = training_order(task.mixture, self.packs, self.config)
         self.data_hash = data_hash(self.order.sources)
+        self.padded = any(pack.summary[f"{table}_padding"] for pack in self.packs for table in ("train", "validation"))
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         device = torch.device("cuda", local_rank) if self.config.use_gpu else torch.device("cpu")
         if device.type == "cuda":
@@ -192,23 +193,30 @@ class _Training:
             storage.write_text(storage.join(self.task.stage_uri, TRACE_FOLDER, name), json.dumps(batch.document_ids))
         try:
             micro_batches = list(self._micro_batches(batch, self.order.context(self.step)))
-            return self.engine.step(micro_batches, self.targets_per_step, rate, self.step)
+            return self.engine.step(micro_batches, self._targets(batch), rate, self.step)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"train.micro_batch_rows = {self.config.micro_batch_rows}: step {self.step} does not fit into the "
                 f"memory of the GPU; lower it ({' '.join(str(error).split())})"
             ) from error
 
+    def _targets(self, batch: Batch) -> int:
+        """Targets of the global batch that count. Only where rows may be padded the ranks must ask one another."""
+        return self.engine.sum_over_ranks(batch.num_targets) if self.padded else self.targets_per_step
+
     def _micro_batches(self, batch: Batch, context: int) -> Iterator[Rows]:
         size = self.config.micro_batch_rows
         for start in range(0, len(batch.tokens), size):
-            yield self._rows(*batch.rows(start, start + size, context))
+            yield self._rows(batch.rows(start, start + size, context))
 
-    def _rows(self, tokens: npt.NDArray[np.int64], document_starts: list[list[int]]) -> Rows:
-        segments = None
+    def _rows(self, rows: BatchRows) -> Rows:
+        context = rows.tokens.shape[1] - 1
+        segments = weights = None
         if self.task.model.mask_documents:
-            segments = document_segments(document_starts, tokens.shape[1] - 1)
-        return Rows(torch.from_numpy(tokens), segments)
+            segments = document_segments(rows.document_starts, context)
+        if rows.padding.any():
+            weights = torch.from_numpy(counted_targets(rows.padding, context).astype(np.float32))
+        return Rows(torch.from_numpy(rows.tokens), segments, weights)
 
     def _keep(self) -> None:
         """Snapshots in memory and writes in the background."""
@@ -245,7 +253,7 @@ class _Training:
             held_out_batches(pack, most, size, self.rank, self.num_ranks) for pack in self.packs
         )
         loss, bits = self.engine.held_out_loss(
-            (self._rows(*batch.rows(0, size, context)), batch.target_bytes) for batch in held_out
+            (self._rows(batch.rows(0, size, context)), batch.target_bytes) for batch in held_out
         )
         figures = {"validation_loss": loss, "validation_bits_per_byte": bits}
         self.metrics[self.step] = self.metrics.get(self.step, {"step": self.step}) | figures
