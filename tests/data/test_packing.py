@@ -341,7 +341,7 @@ def test_pack_gives_the_same_bytes_again(rich: tuple[Stage, Stage], tmp_path: Pa
 
 
 def test_pack_by_an_unknown_column_is_one_line(rich: tuple[Stage, Stage]) -> None:
-    with pytest.raises(UserError, match=r"no column 'registo' to group by; it has id, text"):
+    with pytest.raises(UserError, match=r"no column 'registo' for pack.group_by; it has id, text"):
         packed(rich, PackConfig(context=16, group_by=("registo",)))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from caravela import schema, storage
 from caravela.config import ConfigError, build
 from caravela.data import tokenizer
 from caravela.data.tokenizer import TokenizerConfig, sentences
-from caravela.stages import Shard, ShardOutput, Stage
+from caravela.errors import UserError
+from caravela.stages import Shard, ShardOutput, Stage, finished
 from tests.road_without_ray import finish
+from tests.toy_run import sentencepiece_model
 
 TEXTS = Path(__file__).parents[2] / "platform" / "caravela" / "sample" / "texts"
 DOCUMENTS = [
@@ -90,6 +93,42 @@ def test_held_out_documents_are_not_learnt_from(tmp_path: Path) -> None:
     assert known == [i for i in range(len(rows)) if i not in left_out]
     counters = stage.manifest().counters
     assert counters["learnable_documents"] == counters["sampled_documents"] == len(rows) - len(left_out)
+
+
+def test_model_of_another_run_is_taken_as_it_is(tmp_path: Path) -> None:
+    web = trained(str(tmp_path / "web"), DOCUMENTS)
+    model = storage.join(web.uri, tokenizer.MODEL_FILE)
+    chat = trained(str(tmp_path / "chat"), DOCUMENTS[:9], model=model)
+    assert tokenizer.tokenizer_sha256(finished(chat.as_input())) == tokenizer.tokenizer_sha256(finished(web.as_input()))
+    assert finished(chat.as_input()).summary["sampled_bytes"] == 0
+    moved = f"{tmp_path}/moved.model"
+    shutil.copyfile(model, moved)
+    assert trained(str(tmp_path / "chat"), DOCUMENTS[:9], model=moved).fingerprint == chat.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({}, {"vocabulary_size": 600}, r"tokenizer.vocabulary_size = 600: expected 640, as .*given.model has it"),
+        ({"add_dummy_prefix": True}, {}, r"tokenizer.model = .*given.model: expected one that gives every text back"),
+        ({"byte_fallback": False}, {}, "expected one that gives every text back"),
+        ({"bos_id": 0, "unk_id": 1}, {}, "with <unk>, <s>, </s> as 0, 1, 2"),
+        (None, {}, r"tokenizer.model = .*given.model: no SentencePiece model"),
+    ],
+)
+def test_model_that_encodes_otherwise_is_refused(
+    tmp_path: Path, changes: dict[str, Any] | None, settings: dict[str, Any], message: str
+) -> None:
+    given = tmp_path / "given.model"
+    texts = [row["text"] for row in DOCUMENTS]
+    given.write_bytes(b"no model" if changes is None else sentencepiece_model(texts, **changes))
+    with pytest.raises(UserError, match=message):
+        trained(str(tmp_path / "run"), DOCUMENTS[:3], **{"vocabulary_size": 640, "model": str(given), **settings})
+
+
+def test_model_that_is_missing_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tokenizer.model = nowhere.model: no such file"):
+        trained(str(tmp_path), DOCUMENTS[:3], model="nowhere.model")
 
 
 def test_strata_are_reported_with_what_they_have_and_gave(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def values(batch: pa.RecordBatch, names: Sequence[str]) -> list[tuple[Any, ...]]
         return [()] * batch.num_rows
     metadata: list[Any] = []
     if any(name.startswith(METADATA_PREFIX) for name in names):
-        metadata = [json.loads(row or "{}") for row in batch["metadata"].to_pylist()]
+        parsed = (json.loads(row or "{}") for row in batch["metadata"].to_pylist())
+        metadata = [row if isinstance(row, dict) else {} for row in parsed]
     fields = [
         [row.get(name.removeprefix(METADATA_PREFIX)) for row in metadata]
         if name.startswith(METADATA_PREFIX)

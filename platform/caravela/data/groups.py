@@ -13,17 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caravela.errors import UserError
+from caravela.data import document_fields
 
-METADATA_PREFIX = "metadata."
 YEAR = "year"
-
-
-def column_of(name: str) -> str:
-    """The column of documents that holds a group."""
-    if name.startswith(METADATA_PREFIX):
-        return "metadata"
-    return "date" if name == YEAR else name
 
 
 def columns_of(names: Sequence[str], present: Sequence[str], where: str) -> list[str]:
@@ -32,22 +24,17 @@ def columns_of(names: Sequence[str], present: Sequence[str], where: str) -> list
     Raises:
         UserError: a table that lacks one of them.
     """
-    for name in names:
-        if column_of(name) not in present:
-            raise UserError(f"{where}: no column {column_of(name)!r} to group by; it has {', '.join(present)}")
-    return list(dict.fromkeys(map(column_of, names)))
+    columns = document_fields.columns_of(["date" if name == YEAR else name for name in names])
+    document_fields.check_columns(columns, present, where, "pack.group_by")
+    return columns
 
 
 def groups_of(batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, pa.Array]:
     """The group of every document, by name, as dictionary arrays of strings without nulls."""
-    rows: list[dict[str, Any]] = []
-    if any(name.startswith(METADATA_PREFIX) for name in names):
-        rows = [_fields(text) for text in batch["metadata"].to_pylist()]
     found = {}
     for name in names:
-        if name.startswith(METADATA_PREFIX):
-            field = name.removeprefix(METADATA_PREFIX)
-            values = pa.array([_text(row.get(field)) for row in rows], pa.string())
+        if name.startswith(document_fields.METADATA_PREFIX):
+            values = pa.array([_text(value) for (value,) in document_fields.values(batch, [name])], pa.string())
         elif name == YEAR:
             years = pc.utf8_slice_codeunits(batch["date"], 0, 4)
             values = pc.if_else(pc.match_substring_regex(years, r"^\d{4}$"), years, "")
@@ -65,11 +52,6 @@ def tenth(value: float | None) -> str:
         return ""
     low = math.floor(value * 10 + 1e-6) - (value == 1)
     return f"{low / 10:.1f} to {(low + 1) / 10:.1f}"
-
-
-def _fields(text: str | None) -> dict[str, Any]:
-    found = json.loads(text or "{}")
-    return found if isinstance(found, dict) else {}
 
 
 def _text(value: Any) -> str:

@@ -19,7 +19,7 @@ import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,11 @@ class Sample:
     strata: dict[Stratum, Counts]
     _order: npt.NDArray[np.int64] = field(repr=False)
     """[documents, 3]: where the text begins, its bytes, the number of its stratum."""
+
+    @classmethod
+    def nothing(cls) -> Self:
+        """No texts."""
+        return cls("", {}, np.empty((0, 3), np.int64))
 
     def __len__(self) -> int:
         return len(self._order)

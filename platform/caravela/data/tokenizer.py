@@ -15,6 +15,7 @@ measures on them. Memory: what SentencePiece needs, which grows with ``sample_mb
 """
 
 import functools
+import hashlib
 import io
 import json
 import os
@@ -49,6 +50,9 @@ TAKEN_SYMBOLS = re.compile(r"<unk>|<s>|</s>|<0x[0-9A-Fa-f]{2}>")
 class TokenizerConfig:
     """How the vocabulary is learnt."""
 
+    model: str = ""
+    """A SentencePiece model of another run, to be taken as it is: runs that are mixed in training need one tokenizer.
+    Then nothing is learnt, and ``vocabulary_size`` must be its own."""
     vocabulary_size: int = 32_000
     """Pieces, with the 3 special ones, the symbols and 256 bytes among them."""
     algorithm: Literal["unigram", "bpe"] = "bpe"
@@ -107,7 +111,14 @@ def held_out(identifier: str, share: float) -> bool:
 
 
 def tokenizer_stage(root: str, config: TokenizerConfig, documents: Input) -> Stage:
-    """The stage that trains a tokenizer on the table ``documents`` of another."""
+    """The stage that trains a tokenizer on the table ``documents`` of another.
+
+    Raises:
+        UserError: ``config.model`` cannot be read.
+    """
+    settings = to_dict(config)
+    if config.model:  # another model in the same place is another tokenizer
+        settings["model"] = hashlib.sha256(_given(config)).hexdigest()
 
     def plan() -> list[Shard]:
         return [Shard(index=0, name="tokenizer", spec={"uris": finished(documents).uris("documents")})]
@@ -116,7 +127,7 @@ def tokenizer_stage(root: str, config: TokenizerConfig, documents: Input) -> Sta
         name="tokenizer",
         version=2,
         root=root,
-        config=to_dict(config),
+        config=settings,
         inputs=(documents,),
         plan=plan,
         make_worker=functools.partial(TokenizerWorker, config),
@@ -125,23 +136,17 @@ def tokenizer_stage(root: str, config: TokenizerConfig, documents: Input) -> Sta
 
 
 class TokenizerWorker:
-    """Samples and trains."""
+    """Samples and trains, or takes the model that the config names."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         self.config = config
 
     def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
-        what = SampleOf(
-            uris=shard.spec["uris"],
-            fields=self.config.sample_by,
-            setting="tokenizer.sample_by",
-            size=round(self.config.sample_mb * 1e6),
-            temper=self.config.sample_temper,
-            seed=self.config.seed,
-            wanted=lambda identifier: not held_out(identifier, self.config.held_out_share),
-        )
-        sample = sampling.take(what, os.path.join(out.folder, "sample"), lambda batch: _post(out, batch))
-        model = _trained(self.config, sample)
+        if self.config.model:
+            model, sample = _checked(self.config), Sample.nothing()
+        else:
+            sample = self._sample(shard, out)
+            model = _trained(self.config, sample)
         with open(out.local_path(MODEL_FILE), "wb") as file:
             file.write(model)
         with open(out.local_path(SAMPLE_FILE), "w", encoding="utf-8") as text_file:
@@ -155,9 +160,55 @@ class TokenizerWorker:
             "pieces": sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size(),
         }
 
+    def _sample(self, shard: Shard, out: ShardOutput) -> Sample:
+        what = SampleOf(
+            uris=shard.spec["uris"],
+            fields=self.config.sample_by,
+            setting="tokenizer.sample_by",
+            size=round(self.config.sample_mb * 1e6),
+            temper=self.config.sample_temper,
+            seed=self.config.seed,
+            wanted=lambda identifier: not held_out(identifier, self.config.held_out_share),
+        )
+        return sampling.take(what, os.path.join(out.folder, "sample"), lambda batch: _post(out, batch))
+
 
 def _post(out: ShardOutput, batch: pa.RecordBatch) -> None:
     out.progress.add(documents=batch.num_rows, bytes=batch["text"].nbytes)
+
+
+def _given(config: TokenizerConfig) -> bytes:
+    try:
+        return storage.read_bytes(config.model)
+    except FileNotFoundError:
+        raise UserError(f"tokenizer.model = {config.model}: no such file") from None
+
+
+def _checked(config: TokenizerConfig) -> bytes:
+    """The model that the config names, if it encodes as the models do that are learnt here.
+
+    Raises:
+        UserError: it is none of SentencePiece's, or of another kind or size.
+    """
+    model = _given(config)
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise UserError(f"tokenizer.model = {config.model}: no SentencePiece model ({error})") from error
+    special = [processor.unk_id(), processor.bos_id(), processor.eos_id()]
+    probe = " Ação,\n  2026 \u3042 ﬁ"
+    blank_added = processor.id_to_piece(processor.encode("a")[0]).startswith("\u2581")
+    if special != [UNKNOWN, BEGIN, END] or blank_added or processor.decode(processor.encode(probe)) != probe:
+        raise UserError(
+            f"tokenizer.model = {config.model}: expected one that gives every text back, adds no blank, with <unk>, "
+            "<s>, </s> as 0, 1, 2, as jobs/train_tokenizer.py makes them"
+        )
+    if processor.get_piece_size() != config.vocabulary_size:
+        raise UserError(
+            f"tokenizer.vocabulary_size = {config.vocabulary_size}: expected {processor.get_piece_size()}, as "
+            f"{config.model} has it"
+        )
+    return model
 
 
 def _trained(config: TokenizerConfig, sample: Sample) -> bytes:
