@@ -59,9 +59,9 @@ class TokenizerConfig:
     """SentencePiece's model type."""
     sample_mb: float = 200.0
     """Text to learn from; a corpus with more is sampled by document."""
-    sample_by: tuple[str, ...] = ("source", "variant")
+    sample_by: tuple[str, ...] = ("variant",)
     """What makes the strata of the sample: columns of the documents, or fields of the metadata as
-    ``metadata.register``; empty: one stratum."""
+    ``metadata.register``; empty: one stratum. ``source`` is for collections; of a crawl it is the file."""
     sample_temper: float = 0.5
     """The share of a stratum of b bytes is in proportion to b to this power. 1: as in the documents; 0: all strata the
     same; between, the smaller get more than they have. A stratum with less text than its share gives all it has."""
