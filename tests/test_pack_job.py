@@ -1,5 +1,6 @@
 """jobs/pack.py --preview, on a road that is made without Ray."""
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,16 +11,27 @@ from caravela import config
 from road import RoadConfig, road
 from tests.road_without_ray import finish
 from tests.running import DEMO, REPOSITORY
+from tests.toy_run import sample_texts
 
-SMALL = ("tokenizer.vocabulary_size=512", "pack.context=64", "pack.method=best_fit")
+
+def write_documents(root: Path) -> None:
+    lines = [json.dumps({"id": f"t{i}", "text": text}) for i, text in enumerate(sample_texts("pt-PT/news"))]
+    (root / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+def settings(root: Path) -> list[str]:
+    """A small road over a file of documents that ``write_documents`` writes."""
+    small = ("tokenizer.vocabulary_size=512", "pack.context=64", "pack.method=best_fit", "crawl.enabled=false")
+    off = ("curate.near_languages.enabled=false", "curate.variant.enabled=false", "curate.personal_data.enabled=false")
+    return [f"root={root}", f'curate.inputs=["{root}/texts.jsonl"]', *small, *off]
 
 
 def arguments(root: Path, *others: str) -> list[str]:
-    settings = [part for setting in (*SMALL, f"root={root}") for part in ("--set", setting)]
-    return ["--config", str(REPOSITORY / DEMO), *settings, *others]
+    return ["--config", str(REPOSITORY / DEMO), *(part for one in settings(root) for part in ("--set", one)), *others]
 
 
 def test_preview_of_an_unfinished_pack_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_documents(tmp_path)
     assert pack.main(arguments(tmp_path, "--preview")) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -37,8 +49,8 @@ def test_preview_of_no_rows_is_refused(tmp_path: Path, count: str, capsys: pytes
 
 
 def test_preview_prints_rows_of_the_finished_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = [f"root={tmp_path}", *SMALL]
-    stages = road(config.load(RoadConfig, str(REPOSITORY / DEMO), settings))
+    write_documents(tmp_path)
+    stages = road(config.load(RoadConfig, str(REPOSITORY / DEMO), settings(tmp_path)))
     for name, stage in stages.items():
         finish(stage)
         if name == "pack":

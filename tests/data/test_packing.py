@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sentencepiece
 
 from caravela import schema
 from caravela.data import composition, encoding, packing, preview, rows, tokenizer
@@ -20,6 +21,7 @@ from caravela.errors import UserError
 from caravela.manifest import Manifest
 from caravela.stages import Shard, ShardOutput, Stage
 from tests.road_without_ray import finish
+from tests.toy_run import sentencepiece_model
 
 TEXTS = Path(__file__).parents[2] / "platform" / "caravela" / "sample" / "texts"
 DOCUMENTS = [
@@ -416,22 +418,31 @@ def test_preview_escapes_what_could_harm_a_terminal() -> None:
     assert preview.printable(text) == r"olá" + "\n" + r"\x1b[2J\x9b31m\u202e\u200bfim\t\r\x00 ção 日本 🙂"
 
 
-def test_encoder_gives_the_ids_of_sentencepiece(stages: tuple[Stage, Stage]) -> None:
-    processor = tokenizer.load(stages[1].uri)
-    hard = [
-        "",
-        " ",
-        "  a  b ",
-        "\n\n x\n",
-        "<s> a </s>",
-        "▁a ▁",
-        "日本 🙂 \x07\x00 fim",
-        "\ufeffé\u0301\u200d",
-        "9" * 50,
-    ]
-    texts = [*hard, *(row["text"] for row in DOCUMENTS), *("".join(pair) for pair in itertools.product(hard, hard))]
+HARD = ["", " ", "  a  b ", "\n\n x\n", "<s> a </s>", "▁a ▁", "日本 🙂 \x07\x00 fim", "\ufeffé\u0301\u200d", "9" * 50]
+
+
+@pytest.mark.parametrize(
+    ("changes", "by_word"),
+    [
+        ({}, True),
+        ({"model_type": "unigram"}, False),
+        ({"split_by_whitespace": False}, False),  # pieces such as "de▁"
+        ({"treat_whitespace_as_suffix": True}, False),
+        ({"add_dummy_prefix": True}, False),
+        ({"remove_extra_whitespaces": True}, False),
+        ({"user_defined_symbols": ["a b"]}, False),
+    ],
+)
+@pytest.mark.parametrize("most_words", [1, 200, 1 << 20])
+def test_encoder_gives_the_ids_of_sentencepiece(changes: dict[str, Any], by_word: bool, most_words: int) -> None:
+    own = [row["text"] for row in DOCUMENTS]
+    processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model(own[:20], **changes))
+    texts = [*HARD, *own, *("".join(pair) for pair in itertools.product(HARD, HARD))]
+    expected = [[1, *processor.encode(text), 2] for text in texts]
+    encoder = encoding.Encoder(processor, np.uint16, most_words)
+    assert encoder.by_word == by_word
     for kind in (pa.string(), pa.large_string()):
-        found = encoding.Encoder(processor, np.uint16).encode(pa.array(texts, kind))
-        expected = [[1, *processor.encode(text), 2] for text in texts]
-        assert found.ids.tolist() == list(itertools.chain.from_iterable(expected))
-        assert found.lengths.tolist() == list(map(len, expected))
+        found = [encoder.encode(pa.array(texts[at : at + 30], kind)) for at in range(0, len(texts), 30)]
+        assert np.concatenate([each.ids for each in found]).tolist() == list(itertools.chain.from_iterable(expected))
+        assert np.concatenate([each.lengths for each in found]).tolist() == list(map(len, expected))
+    assert len(encoder.encode(pa.array([], pa.string())).ids) == 0
