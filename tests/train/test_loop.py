@@ -101,19 +101,18 @@ def test_loop_mixes_sources_and_contexts_alike_for_any_number_of_workers(pack: I
     assert {row["tokens"] for row in found[1].values()} == {step * BATCH_ROWS * CONTEXT for step in range(1, 13)}
 
 
-def test_loop_padding_has_no_loss(tmp_path: Path, pack: Input) -> None:
-    settings = config(steps=4, checkpoint_every_steps=4, validate_every_steps=4)
+def test_loop_padding_has_no_loss_whatever_stands_in_it(tmp_path: Path, pack: Input) -> None:
+    settings = config(steps=4, warmup_steps=1, checkpoint_every_steps=4, validate_every_steps=4)
     found = []
-    for name, num_ranks, filler in (("ends", 1, 2), ("other", 1, 50), ("ranks", 3, 2)):
+    for num_ranks, filler in ((1, 2), (2, 50)):
+        name = f"of-{filler}"
         write_pack(os.fspath(tmp_path / f"pack-{name}"), [60], padding=5, filler=filler)
         padded = Input(name="pack", fingerprint=name, uri=os.fspath(tmp_path / f"pack-{name}"))
         run_group(num_ranks, train, os.fspath(tmp_path / name), settings, padded)
         found.append(metrics(os.fspath(tmp_path / name)))
-    for column in ("loss", "grad_norm"):
-        ends, other, ranks = ([row[column] for row in rows.values()] for rows in found)
-        assert ends == other, "what stands in the padding"
-        assert ranks == pytest.approx(ends, rel=2e-6, abs=0.0)
-    assert found[0][4]["validation_loss"] == found[1][4]["validation_loss"]
+    for column in ("loss", "grad_norm", "validation_loss"):
+        one, other = ([row[column] for row in rows.values() if column in row] for rows in found)
+        assert other == pytest.approx(one, rel=2e-6, abs=0.0), column
     assert found[0][1]["loss"] == pytest.approx(math.log(VOCABULARY), abs=0.5), "of a target, not of a place"
 
 
