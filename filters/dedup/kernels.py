@@ -30,6 +30,8 @@ I64 = npt.NDArray[np.int64]
 
 EMPTY = np.uint32(0xFFFFFFFF)
 NO_SALT = np.uint64(0)
+FEW = 80
+"""Shingles below which all permutations take less time than those of the empty bins; the values are the same."""
 _HALF = np.uint64(32)
 
 
@@ -82,24 +84,35 @@ def _shingle_hashes(words: U64, count: int, shingle_words: int, out: U64) -> int
 
 
 @numba.njit(cache=True, nogil=True)
-def _signature(shingles: U64, count: int, permutations: Permutations, halves: U32, out: U32) -> None:
-    """The signature of one text; ``halves`` is scratch with a place for each shingle."""
+def _signature(shingles: U64, count: int, permutations: Permutations, halves: U32, minima: U32, out: U32) -> None:
+    """The signature of one text. Scratch: ``halves`` has a place for each shingle, ``minima`` for each value."""
     out[:] = EMPTY
     bins = np.uint64(out.shape[0])
     for i in range(count):
-        place = ((shingles[i] >> _HALF) * bins) >> _HALF
+        halves[i] = np.uint32(shingles[i] >> _HALF)
+        place = (np.uint64(halves[i]) * bins) >> _HALF
         out[place] = min(out[place], np.uint32(shingles[i]))
-    known = False
+    if count < FEW:
+        _fill_with_few(halves, count, permutations, minima, out)
+        return
     for p in range(out.shape[0]):
-        if count and out[p] == EMPTY:
-            if not known:
-                known = True
-                for i in range(count):
-                    halves[i] = np.uint32(shingles[i] >> _HALF)
+        if out[p] == EMPTY:
             multiplier, addition, least = permutations.multipliers[p], permutations.additions[p], EMPTY
             for i in range(count):
                 least = min(least, np.uint32(multiplier * halves[i] + addition))
             out[p] = least
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_with_few(halves: U32, count: int, permutations: Permutations, minima: U32, out: U32) -> None:
+    """The same for empty bins, shingle by shingle: those are few, and several permutations are taken at a time."""
+    minima[:] = EMPTY
+    for i in range(count):
+        half = halves[i]
+        for p in range(minima.shape[0]):
+            minima[p] = min(minima[p], np.uint32(permutations.multipliers[p] * half + permutations.additions[p]))
+    for p in range(out.shape[0]):
+        out[p] = minima[p] if out[p] == EMPTY else out[p]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -116,13 +129,14 @@ def signatures(
     longest = _longest(offsets)
     most = longest // 2 + 2
     folded, halves = np.empty(folded_bytes(longest), np.uint8), np.empty(most, np.uint32)
+    minima = np.empty(out.shape[1], np.uint32)
     hashes, shingles = np.empty(most, np.uint64), np.empty(most, np.uint64)
     for document in range(offsets.shape[0] - 1):
         start, end = offsets[document], offsets[document + 1]
         count = word_hashes(data, start, end, fold, permutations.salt, folded, hashes)
         words[document] = count
         count = _shingle_hashes(hashes, count, shingle_words, shingles)
-        _signature(shingles, count, permutations, halves, out[document])
+        _signature(shingles, count, permutations, halves, minima, out[document])
 
 
 @numba.njit(cache=True, nogil=True)
