@@ -38,7 +38,7 @@ another in each task.
 ==========  ===========================  ==========  ===============  ===================  ==========================
 stage       reads                        writes      memory per task  time to compute      requests
 ==========  ===========================  ==========  ===============  ===================  ==========================
-signatures  8 TB                         0.94 TB     1.3 GB           8 min (21 MB/s/core)
+signatures  8 TB                         0.94 TB     1.3 GB           94 s (106 MB/s/core)
 duplicates  0.47 TB                      0.2 TB      2.7 GB           20 s                 3,900 · 1,024 · 2 = 8 M
 components  0.2 TB, less in each round   24 GB       2.3 GB           33 s                 1,024² · 2 = 2 M each round
 members     24 GB + 0.47 TB              0.39 TB     0.6 GB           4 s                  1,024 · 3,900 · 3 = 12 M
@@ -46,7 +46,7 @@ clusters    0.39 TB                      0.1 TB      1.4 GB           14 s      
 dedup       8 TB + 0.1 TB                8 TB        0.3 GB           77 s (130 MB/s/core) 1,024 · 3,900 · 3 = 12 M
 ==========  ===========================  ==========  ===============  ===================  ==========================
 
-So computing is 11 minutes, and small reads are what limits: with ten rounds 60 million, 60e6 · 15 ms / 800 = 19 minutes
+So computing is 4 minutes, and small reads are what limits: with ten rounds 60 million, 60e6 · 15 ms / 800 = 19 minutes
 at 53,000 a second. Object storage that answers 5,500 a second (S3 for a prefix that it has not divided yet) needs 3
 hours. Their number is shards times partitions: with the default settings, made for smaller corpora, it would be 62,000
 shards and 4,096 partitions, 3 billion reads, 15 hours at best; hence the three settings above. What would take most of
