@@ -35,7 +35,9 @@ def test_columns_of_groups_come_once_and_must_be_there() -> None:
         "metadata",
         "date",
     ]
-    with pytest.raises(UserError, match=r"^t: no column 'fonte' for pack.group_by; it has source, date, metadata, score$"):
+    with pytest.raises(
+        UserError, match=r"^t: no column 'fonte' for pack.group_by; it has source, date, metadata, score$"
+    ):
         columns_of(["fonte"], BATCH.schema.names, "t")
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from caravela import storage
 from caravela.data.order import RowGroup
+from caravela.data.preview import printable
 from caravela.data.row_groups import PackedTable
 from caravela.data.training_order import Place, TrainingOrder
 from caravela.errors import UserError
@@ -167,7 +168,7 @@ def as_text(rows: Sequence[TrainedRow]) -> str:
             about = " · ".join(part for part in (document.url, document.source) if part)
             lines.append(f"  {document.id}" + (f"  {about}" if about else ""))
             lines += [f"    | {line}" for line in document.text.splitlines()]
-    return "\n".join(_printable(line) for line in lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def appearances_as_text(identifier: str, found: Sequence[Appearance]) -> str:
@@ -183,11 +184,6 @@ def appearances_as_text(identifier: str, found: Sequence[Appearance]) -> str:
             (place.step, f"step {place.step}, slot {place.slot}: {where}, epoch {place.epoch + 1}")
             for place in row.places
         ]
-    return "\n".join(_printable(line) for _, line in sorted(lines)) or _printable(
+    return "\n".join(printable(line) for _, line in sorted(lines)) or printable(
         f"{identifier}: in none of the packed rows"
     )
-
-
-def _printable(line: str) -> str:
-    """Without what would move the cursor or change the terminal's state."""
-    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
