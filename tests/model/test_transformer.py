@@ -27,11 +27,54 @@ TINY = ModelConfig(
     vocabulary_size=101,
     max_positions=64,
 )
-PUBLISHED = {
-    "ttl-160m": (12, 768, 3072, 12, 12, 162_417_408),
-    "ttl-460m": (24, 1024, 4096, 16, 16, 468_239_360),
-    "tucano-630m": (14, 2048, 4096, 16, 4, 630_253_568),
-    "tucano-1b1": (22, 2048, 5632, 32, 4, 1_100_048_384),
+
+
+def shape(layers: int, hidden: int, inner: int, heads: int, kv_heads: int) -> dict[str, Any]:
+    return {
+        "num_layers": layers,
+        "hidden_size": hidden,
+        "feed_forward_size": inner,
+        "num_heads": heads,
+        "num_kv_heads": kv_heads,
+    }
+
+
+LLAMA_32K = {"vocabulary_size": 32_000}
+BLOCKS_WITH_BIASES = {"norm": "layer", "norm_bias": True, "attention_bias": True, "mlp_bias": True}
+PUBLISHED: dict[str, tuple[int, dict[str, Any]]] = {
+    "ttl-160m": (162_417_408, LLAMA_32K | shape(12, 768, 3072, 12, 12)),
+    "ttl-460m": (468_239_360, LLAMA_32K | shape(24, 1024, 4096, 16, 16)),
+    "tucano-630m": (630_253_568, LLAMA_32K | shape(14, 2048, 4096, 16, 4)),
+    "tucano-1b1": (1_100_048_384, LLAMA_32K | shape(22, 2048, 5632, 32, 4)),
+    "biatron-345m": (
+        345_653_120,
+        LLAMA_32K
+        | shape(32, 960, 3840, 15, 5)
+        | BLOCKS_WITH_BIASES
+        | {"feed_forward": "gelu", "tied_embeddings": True},
+    ),
+    "btlm-3b-8k": (
+        2_646_255_776,
+        shape(32, 2560, 6826, 32, 32)
+        | BLOCKS_WITH_BIASES
+        | {"vocabulary_size": 50_257, "positions": "alibi", "tied_embeddings": True},
+    ),
+    # Those of Hugging Face's model cards: Qwen/Qwen2.5-0.5B and Qwen/Qwen3-0.6B as loaded, EleutherAI/pythia-160m.
+    "qwen2.5-0.5b": (
+        494_032_768,
+        shape(24, 896, 4864, 14, 2) | {"vocabulary_size": 151_936, "qkv_bias": True, "tied_embeddings": True},
+    ),
+    "qwen3-0.6b": (
+        596_049_920,
+        shape(28, 1024, 3072, 16, 8)
+        | {"vocabulary_size": 151_936, "head_dim": 128, "qk_norm": True, "tied_embeddings": True},
+    ),
+    "pythia-160m": (
+        162_322_944,
+        shape(12, 768, 3072, 12, 12)
+        | BLOCKS_WITH_BIASES
+        | {"vocabulary_size": 50_304, "feed_forward": "gelu", "rotary_share": 0.25, "parallel_residual": True},
+    ),
 }
 
 
@@ -233,27 +276,32 @@ def test_document_segments_and_mask_by_hand() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_num_parameters_equals_the_published_count(name: str) -> None:
-    layers, hidden, inner, heads, kv_heads, published = PUBLISHED[name]
-    config = ModelConfig(
-        num_layers=layers,
-        hidden_size=hidden,
-        feed_forward_size=inner,
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        vocabulary_size=32_000,
-    )
+    published, changes = PUBLISHED[name]
+    config = ModelConfig(**changes)
     assert num_parameters(config) == published
     with torch.device("meta"):
         model = Decoder(config)
-    assert sum(parameter.numel() for parameter in model.parameters()) == published
+    slopes = config.num_heads if config.positions == "alibi" else 0  # counted by those who publish, not trained
+    assert sum(parameter.numel() for parameter in model.parameters()) == published - slopes
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("attention_bias", [False, True])
-@pytest.mark.parametrize("mlp_bias", [False, True])
-def test_num_parameters_equals_the_built_model(tied: bool, attention_bias: bool, mlp_bias: bool) -> None:
-    config = dataclasses.replace(TINY, tied_embeddings=tied, attention_bias=attention_bias, mlp_bias=mlp_bias)
-    assert num_parameters(config) == sum(parameter.numel() for parameter in Decoder(config).parameters())
+SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
+    "norm": {"rms": {}, "layer": {"norm": "layer"}, "layer with bias": {"norm": "layer", "norm_bias": True}},
+    "feed-forward": {"swiglu": {}, "gelu": {"feed_forward": "gelu"}, "mlp_bias": {"mlp_bias": True}},
+    "heads": {"": {}, "wide": {"head_dim": 10}, "multi-head": {"num_kv_heads": 6, "qk_norm": True}},
+    "biases": {"": {}, "attention": {"attention_bias": True}, "qkv": {"qkv_bias": True}},
+    "embeddings": {"": {}, "tied": {"tied_embeddings": True}},
+    "positions": {"rotary": {}, "alibi": {"positions": "alibi"}},
+}
+
+
+def test_num_parameters_equals_the_built_model_in_every_combination() -> None:
+    for choices in itertools.product(*(kinds.values() for kinds in SWITCHES.values())):
+        changes = {name: value for choice in choices for name, value in choice.items()}
+        config = dataclasses.replace(TINY, **changes)
+        with torch.device("meta"):
+            built = sum(parameter.numel() for parameter in Decoder(config).parameters())
+        assert num_parameters(config) == built + 6 * (config.positions == "alibi"), changes
 
 
 def test_initialize_draws_the_stated_deviations() -> None:
@@ -281,6 +329,19 @@ def test_initialize_draws_the_stated_deviations() -> None:
             assert abs(parameter.mean().item()) < 5 * expected / math.sqrt(parameter.numel()), name
 
 
+def test_initialize_cuts_the_distribution_where_told() -> None:
+    config = dataclasses.replace(
+        TINY, hidden_size=240, feed_forward_size=500, initializer_std=0.073, initializer_truncation=2.0
+    )
+    model = Decoder(config).initialize(torch.Generator().manual_seed(4))
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            std = 0.073 / math.sqrt(6) if "o_proj" in name or "down_proj" in name else 0.073
+            assert 1.9 * std < parameter.abs().max().item() <= 2 * std * (1 + 1e-6), name
+            # variance of a normal distribution cut at 2: 1 - 4 phi(2) / (2 Phi(2) - 1) = 0.7737
+            assert parameter.std().item() == pytest.approx(math.sqrt(0.7737) * std, rel=0.02), name
+
+
 def test_initialize_depends_on_the_generator_alone() -> None:
     one, same, other = (Decoder(TINY).initialize(torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
     for name, parameter in one.state_dict().items():
@@ -298,6 +359,21 @@ def test_initialize_depends_on_the_generator_alone() -> None:
         ({"norm_epsilon": 0.0}, r"norm_epsilon = 0.0: expected a number above 0"),
         ({"rope_theta": float("nan")}, r"rope_theta = nan: expected a number above 0"),
         ({"vocabulary_size": -1}, r"vocabulary_size = -1: expected 0 \(filled in later\) or more"),
+        ({"head_dim": 7}, r"head_dim = 7: expected an even number"),
+        ({"head_dim": -2}, r"head_dim = -2: expected 0 \(hidden_size / num_heads\) or more"),
+        ({"norm_bias": True}, r'norm_bias = True: expected norm = "layer" beside it'),
+        ({"qkv_bias": True, "attention_bias": True}, r"qkv_bias = True: expected no attention_bias beside it"),
+        ({"rotary_share": 0.0}, r"rotary_share = 0.0: expected more than 0 and at most 1"),
+        ({"rotary_share": 0.4}, r"rotary_share = 0.4: expected an even number .* of a head of 8 .* found 3"),
+        ({"rotary_share": 0.1}, r"rotary_share = 0.1: expected an even number of features, two at least.* found 0"),
+        ({"positions": "alibi", "rope_scaling": "linear"}, r'rope_scaling = linear: expected positions = "rotary"'),
+        ({"positions": "alibi", "rotary_share": 0.5}, r'rotary_share = 0.5: expected positions = "rotary" beside it'),
+        ({"rope_scaling_factor": 2.0}, r"rope_scaling_factor = 2.0: expected a kind of rope_scaling for it"),
+        ({"rope_scaling": "linear", "rope_scaling_factor": 0.5}, r"rope_scaling_factor = 0.5: expected at least 1"),
+        ({"rope_high_frequency_factor": 1.0}, r"rope_high_frequency_factor = 1.0: expected more than rope_low_freq"),
+        ({"initializer_truncation": -1.0}, r"initializer_truncation = -1.0: expected 0 \(not cut\) or more"),
+        ({"output_multiplier": 0.0}, r"output_multiplier = 0.0: expected a number above 0"),
+        ({"mup_base_feed_forward_size": 8.0}, r"mup_base_feed_forward_size = 8.0: expected mup_base_hidden_size too"),
     ],
 )
 def test_config_names_the_value_that_is_wrong(changes: dict[str, Any], message: str) -> None:

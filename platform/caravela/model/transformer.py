@@ -1,13 +1,16 @@
-"""The decoder, whole: a Llama-style causal language model in one file.
+"""The decoder, whole: a causal language model with the switches of ModelConfig, in one file.
 
 In: token ids [B, T] and, where documents must not see one another, segment ids [B, T].
 Out: logits [B, T, V], or the summed loss in nats and the number of its targets.
-Parameters have the names of Hugging Face's LlamaForCausalLM, so that weights go in and out as they are.
+Parameters have the names of Hugging Face's LlamaForCausalLM, so that a Llama's weights go in and out as they are; a
+part that a switch leaves out leaves its parameters out (GELU has no ``gate_proj``).
 
 Decisions: nothing is kept in buffers (a cast of the model to bfloat16 would cast rotary tables with it, which ruins
 long positions), so tables are made per call, which costs T x E cosines. Attention is PyTorch's, the causal kernel
-without a mask and a boolean mask with segments; positions run on through a row, as rotary attention only sees
-differences. The loss never holds all logits (see cross_entropy).
+without a mask and a boolean mask with segments; positions run on through a row, as rotary attention and ALiBi only see
+differences. ALiBi is an additive mask, which the kernel wants whole: one table of H x T x S in the dtype of the
+activations, times B with segments, shared by all layers (in bfloat16, 32 heads over 2,048 tokens are 268 MB, over 8,192
+4.3 GB). The loss never holds all logits (see cross_entropy). Multipliers of 1 cost nothing.
 
 Shapes: B rows, T tokens, S tokens attended to (S = T), D hidden, F feed-forward, V vocabulary, H query heads, K key and
 value heads, E features of a head.
@@ -22,8 +25,7 @@ from torch import Tensor, nn
 
 from caravela.model.config import ModelConfig
 from caravela.model.cross_entropy import summed_loss, token_losses
-
-RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight")
+from caravela.model.scaling import initial_std, output_scale
 
 
 class SummedLoss(NamedTuple):
@@ -44,17 +46,63 @@ class Rotation(NamedTuple):
 
 def rotation(config: ModelConfig, num_tokens: int, like: Tensor) -> Rotation:
     """Angle t * theta^(-2i / E) for position t and pair i, in float32, then cast (arXiv 2104.09864, eq. 15)."""
-    even_features = torch.arange(0, config.head_size, 2, device=like.device, dtype=torch.float32)
-    frequencies = 1.0 / config.rope_theta ** (even_features / config.head_size)
+    even_features = torch.arange(0, config.rotary_size, 2, device=like.device, dtype=torch.float32)
+    frequencies = _stretched(1.0 / config.rope_theta ** (even_features / config.rotary_size), config)
     angles = torch.outer(torch.arange(num_tokens, device=like.device, dtype=torch.float32), frequencies)
     angles_TE = torch.cat([angles, angles], dim=-1)
     return Rotation(angles_TE.cos().to(like.dtype), angles_TE.sin().to(like.dtype))
 
 
+def _stretched(frequencies: Tensor, config: ModelConfig) -> Tensor:
+    """Frequencies for a longer context.
+
+    Linear divides all of them (arXiv 2306.15595, eq. 4). Llama 3.1 does so with those that turn fewer than
+    ``rope_low_frequency_factor`` times in the original context, leaves alone those that turn more than
+    ``rope_high_frequency_factor`` times, and blends between by the number of turns.
+    """
+    if config.rope_scaling == "none":
+        return frequencies
+    slowed = frequencies / config.rope_scaling_factor
+    if config.rope_scaling == "linear":
+        return slowed
+    low, high = config.rope_low_frequency_factor, config.rope_high_frequency_factor
+    turns = config.rope_original_positions * frequencies / (2 * math.pi)
+    kept = ((turns - low) / (high - low)).clamp(0.0, 1.0)
+    return kept * frequencies + (1 - kept) * slowed
+
+
 def rotate(x_BHTE: Tensor, by: Rotation) -> Tensor:
-    """Turns feature i with feature i + E/2: Llama's halves, where the paper turns neighbours."""
+    """Turns feature i with feature i + R/2 of the first R: Llama's halves, where the paper turns neighbours."""
+    size = by.cos_TE.shape[-1]
+    if size < x_BHTE.shape[-1]:
+        return torch.cat([rotate(x_BHTE[..., :size], by), x_BHTE[..., size:]], dim=-1)
     first, second = x_BHTE.chunk(2, dim=-1)
     return x_BHTE * by.cos_TE + torch.cat([-second, first], dim=-1) * by.sin_TE
+
+
+def alibi_slopes(num_heads: int) -> list[float]:
+    """Slope of each head: 2^(-8/H), 2^(-16/H), ... for H a power of two (arXiv 2108.12409, section 3).
+
+    For other H, as in the paper's code: those of the power of two below, then every second one of the power above.
+    """
+    below = 1 << (num_heads.bit_length() - 1)
+    slopes = [2.0 ** (-8 * (head + 1) / below) for head in range(below)]
+    between = [2.0 ** (-8 * (head + 1) / (2 * below)) for head in range(0, 2 * below, 2)]
+    return slopes + between[: num_heads - below]
+
+
+def alibi_mask(config: ModelConfig, num_tokens: int, like: Tensor, allowed_B1TS: Tensor | None) -> Tensor:
+    """What is added to scores: slope * (key - query) where a token may look, minus infinity elsewhere.
+
+    [B, H, T, S], or [1, H, T, S] without ``allowed_B1TS``, where a token may look at itself and before. Products are
+    made in float32 and cast at the end.
+    """
+    at = torch.arange(num_tokens, device=like.device, dtype=torch.float32)
+    distances_TS = at[None, :] - at[:, None]
+    slopes_H = torch.tensor(alibi_slopes(config.num_heads), device=like.device)
+    bias_HTS = (slopes_H[:, None, None] * distances_TS).to(like.dtype)
+    forbidden = distances_TS > 0 if allowed_B1TS is None else ~allowed_B1TS
+    return bias_HTS[None].masked_fill(forbidden, -torch.inf)
 
 
 def document_segments(document_starts: Sequence[Sequence[int]], num_tokens: int) -> Tensor:
@@ -87,24 +135,44 @@ class RMSNorm(nn.Module):
         return nn.functional.rms_norm(x_BTD, self.weight.shape, self.weight, self.epsilon)
 
 
+def norm(config: ModelConfig) -> nn.Module:
+    """A norm over the residual stream."""
+    if config.norm == "layer":
+        return nn.LayerNorm(config.hidden_size, config.norm_epsilon, bias=config.norm_bias)
+    return RMSNorm(config.hidden_size, config.norm_epsilon)
+
+
 class Attention(nn.Module):
-    """Causal self-attention with grouped queries and rotary positions."""
+    """Causal self-attention with grouped queries, and positions by rotation or by the mask."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.head_size = config.head_size
         self.grouped = config.num_kv_heads != config.num_heads
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
-        self.k_proj = nn.Linear(config.hidden_size, config.kv_size, bias=config.attention_bias)
-        self.v_proj = nn.Linear(config.hidden_size, config.kv_size, bias=config.attention_bias)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
+        self.scale = 1 / config.head_size if config.attention_scale == "full" else None
+        bias = config.attention_bias or config.qkv_bias
+        self.q_proj = nn.Linear(config.hidden_size, config.query_size, bias=bias)
+        self.k_proj = nn.Linear(config.hidden_size, config.kv_size, bias=bias)
+        self.v_proj = nn.Linear(config.hidden_size, config.kv_size, bias=bias)
+        self.o_proj = nn.Linear(config.query_size, config.hidden_size, bias=config.attention_bias)
+        self.q_norm = RMSNorm(config.head_size, config.norm_epsilon) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_size, config.norm_epsilon) if config.qk_norm else None
 
-    def forward(self, x_BTD: Tensor, by: Rotation, mask_B1TS: Tensor | None) -> Tensor:
-        q_BHTE = rotate(self._heads(self.q_proj(x_BTD)), by)
-        k_BKTE = rotate(self._heads(self.k_proj(x_BTD)), by)
+    def forward(self, x_BTD: Tensor, by: Rotation | None, mask_BHTS: Tensor | None) -> Tensor:
+        q_BHTE, k_BKTE = self._heads(self.q_proj(x_BTD)), self._heads(self.k_proj(x_BTD))
         v_BKTE = self._heads(self.v_proj(x_BTD))
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BHTE, k_BKTE = self.q_norm(q_BHTE), self.k_norm(k_BKTE)
+        if by is not None:
+            q_BHTE, k_BKTE = rotate(q_BHTE, by), rotate(k_BKTE, by)
         mixed_BHTE = nn.functional.scaled_dot_product_attention(
-            q_BHTE, k_BKTE, v_BKTE, attn_mask=mask_B1TS, is_causal=mask_B1TS is None, enable_gqa=self.grouped
+            q_BHTE,
+            k_BKTE,
+            v_BKTE,
+            attn_mask=mask_BHTS,
+            is_causal=mask_BHTS is None,
+            scale=self.scale,
+            enable_gqa=self.grouped,
         )
         projected_BTD: Tensor = self.o_proj(mixed_BHTE.transpose(1, 2).flatten(2))
         return projected_BTD
@@ -114,54 +182,67 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x)) (arXiv 2002.05202, eq. 6)."""
+    """SwiGLU: down(silu(gate(x)) * up(x)) (arXiv 2002.05202, eq. 6), or down(gelu(up(x))) (arXiv 1606.08415)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.feed_forward_size, bias=config.mlp_bias)
-        self.up_proj = nn.Linear(config.hidden_size, config.feed_forward_size, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.feed_forward_size, config.hidden_size, bias=config.mlp_bias)
+        hidden, inner, bias = config.hidden_size, config.feed_forward_size, config.mlp_bias
+        self.gate_proj = nn.Linear(hidden, inner, bias=bias) if config.feed_forward == "swiglu" else None
+        self.up_proj = nn.Linear(hidden, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, hidden, bias=bias)
+        self.approximate = "tanh" if config.feed_forward == "gelu_tanh" else "none"
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        inner_BTF = nn.functional.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD)
+        if self.gate_proj is not None:
+            inner_BTF = nn.functional.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD)
+        else:
+            inner_BTF = nn.functional.gelu(self.up_proj(x_BTD), approximate=self.approximate)
         projected_BTD: Tensor = self.down_proj(inner_BTF)
         return projected_BTD
 
 
 class Block(nn.Module):
-    """One layer: attention, then feed-forward, each normalised first and added to the stream."""
+    """One layer: attention and feed-forward, each normalised first and added to the stream."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.parallel = config.parallel_residual
+        self.input_layernorm = norm(config)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.post_attention_layernorm = norm(config)
         self.mlp = FeedForward(config)
 
-    def forward(self, x_BTD: Tensor, by: Rotation, mask_B1TS: Tensor | None) -> Tensor:
-        attended_BTD: Tensor = x_BTD + self.self_attn(self.input_layernorm(x_BTD), by, mask_B1TS)
-        output_BTD: Tensor = attended_BTD + self.mlp(self.post_attention_layernorm(attended_BTD))
+    def forward(self, x_BTD: Tensor, by: Rotation | None, mask_BHTS: Tensor | None) -> Tensor:
+        attended_BTD: Tensor = x_BTD + self.self_attn(self.input_layernorm(x_BTD), by, mask_BHTS)
+        read_BTD = x_BTD if self.parallel else attended_BTD
+        output_BTD: Tensor = attended_BTD + self.mlp(self.post_attention_layernorm(read_BTD))
         return output_BTD
 
 
 class Trunk(nn.Module):
-    """Token ids to the normalised hidden states that the output projection reads."""
+    """Token ids to the normalised hidden states that the output projection reads, scaled as logits are to be."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.output_scale = output_scale(config)
         self.embed_tokens = nn.Embedding(config.vocabulary_size, config.hidden_size)
         self.layers = nn.ModuleList([Block(config) for _ in range(config.num_layers)])
-        self.norm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.norm = norm(config)
 
     def forward(self, tokens_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
         x_BTD = self.embed_tokens(tokens_BT)
-        by = rotation(self.config, tokens_BT.shape[1], like=x_BTD)
-        mask_B1TS = None if segments_BT is None else document_mask(segments_BT)
+        if self.config.embedding_multiplier != 1:
+            x_BTD = x_BTD * self.config.embedding_multiplier
+        by, mask_BHTS = None, None if segments_BT is None else document_mask(segments_BT)
+        if self.config.positions == "alibi":
+            mask_BHTS = alibi_mask(self.config, tokens_BT.shape[1], x_BTD, mask_BHTS)
+        else:
+            by = rotation(self.config, tokens_BT.shape[1], like=x_BTD)
         for layer in self.layers:
-            x_BTD = layer(x_BTD, by, mask_B1TS)
+            x_BTD = layer(x_BTD, by, mask_BHTS)
         hidden_BTD: Tensor = self.norm(x_BTD)
-        return hidden_BTD
+        return hidden_BTD if self.output_scale == 1 else hidden_BTD * self.output_scale
 
 
 class OutputHead(nn.Module):
@@ -201,19 +282,22 @@ class Decoder(nn.Module):
     def initialize(self, generator: torch.Generator) -> Self:
         """Draws all weights anew: normal matrices, biases 0, norms 1. The same generator state gives the same weights.
 
-        What writes to the residual stream starts smaller, by 1 / sqrt(2 layers), so that the stream's variance does
-        not grow with depth (GPT-2, section 2.3).
+        A cut distribution is not stretched back: cut at two deviations, what is drawn deviates by 0.88 of
+        ``initial_std``.
         """
         self.tie_weights()
-        std = self.config.initializer_std
+        cut = self.config.initializer_truncation
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
             elif name.endswith("norm.weight"):
                 parameter.fill_(1.0)
             else:
-                scale = 1 / math.sqrt(2 * self.config.num_layers) if name.endswith(RESIDUAL_PROJECTIONS) else 1.0
-                parameter.normal_(0.0, std * scale, generator=generator)
+                std = initial_std(self.config, name)
+                if cut:
+                    nn.init.trunc_normal_(parameter, 0.0, std, -cut * std, cut * std, generator=generator)
+                else:
+                    parameter.normal_(0.0, std, generator=generator)
         return self
 
     def forward(self, tokens_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
