@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 from typing import Any
 
@@ -393,6 +394,39 @@ def test_weights_come_back_as_they_were(tmp_path: Any, tied: bool) -> None:
     row_BT = tokens(1, 9)
     loaded.loss(row_BT[:, :-1], row_BT[:, 1:]).total.backward()  # they are parameters, and can be trained on
     assert all(parameter.grad is not None for parameter in loaded.parameters())
+
+
+def test_a_model_json_from_before_the_switches_reads_as_the_llama_it_was(tmp_path: Any) -> None:
+    before = {
+        "num_layers": 1,
+        "hidden_size": 8,
+        "feed_forward_size": 12,
+        "num_heads": 2,
+        "num_kv_heads": 1,
+        "rope_theta": 500.0,
+        "norm_epsilon": 1e-06,
+        "tied_embeddings": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "initializer_std": 0.02,
+        "mask_documents": True,
+        "vocabulary_size": 5,
+        "max_positions": 16,
+    }
+    (tmp_path / "model.json").write_text(json.dumps(before))
+    config = weights.read_model_config(str(tmp_path))
+    assert before.items() <= dataclasses.asdict(config).items()
+    block = "model.layers.0."
+    # In this order: the generator's draws go by it, so a weight that moves changes every run's start.
+    assert [name for name, _ in Decoder(config).named_parameters()] == [
+        "model.embed_tokens.weight",
+        f"{block}input_layernorm.weight",
+        *(f"{block}self_attn.{part}_proj.weight" for part in "qkvo"),
+        f"{block}post_attention_layernorm.weight",
+        *(f"{block}mlp.{part}_proj.weight" for part in ("gate", "up", "down")),
+        "model.norm.weight",
+        "lm_head.weight",
+    ]
 
 
 def test_weights_that_contradict_the_config_are_one_clear_line(tmp_path: Any) -> None:

@@ -8,6 +8,7 @@ those of SentencePiece for every text, save one that spells out a control token 
 reads the token.
 
 Written for transformers 5; what version 4 names otherwise (``rope_theta``, ``torch_dtype``) is there under both names.
+Which of its classes a model is, families.py says; conversion.py folds multipliers in and renames weights.
 """
 
 import json
@@ -25,7 +26,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from caravela.errors import UserError
 from caravela.model import weights
-from caravela.model.config import ModelConfig
+from caravela.model.conversion import folded, to_transformers
+from caravela.model.families import family_of, to_config_json
 from caravela.model.transformer import Decoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -59,38 +61,6 @@ class ExportError(UserError):
     """What was written does not load as the model that it was written from."""
 
 
-def llama_config(config: ModelConfig, dtype: str, bos_id: int, eos_id: int) -> dict[str, Any]:
-    """``config.json`` of transformers' LlamaForCausalLM."""
-    assert config.vocabulary_size > 0, "vocabulary_size is filled in before export"
-    assert config.max_positions > 0, "max_positions is filled in before export"
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": config.vocabulary_size,
-        "max_position_embeddings": config.max_positions,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.feed_forward_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_size,
-        "hidden_act": "silu",
-        "rms_norm_eps": config.norm_epsilon,
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "attention_bias": config.attention_bias,
-        "attention_dropout": 0.0,
-        "mlp_bias": config.mlp_bias,
-        "tie_word_embeddings": config.tied_embeddings,
-        "initializer_range": config.initializer_std,
-        "bos_token_id": bos_id,
-        "eos_token_id": eos_id,
-        "use_cache": True,
-        "dtype": dtype,
-        "torch_dtype": dtype,
-    }
-
-
 def write_folder(model: Decoder, tokenizer_path: str, dtype: str, folder: str) -> None:
     """Writes ``FILES`` to a local folder that exists.
 
@@ -99,11 +69,13 @@ def write_folder(model: Decoder, tokenizer_path: str, dtype: str, folder: str) -
         tokenizer_path: the SentencePiece file (byte fallback, identity normalisation, no dummy prefix).
         dtype: of the weights on disk.
         folder: where to write.
+
+    Raises:
+        UserError: transformers has no class for the model.
     """
     processor = sentencepiece.SentencePieceProcessor(model_file=tokenizer_path)
     bos_id, eos_id = processor.bos_id(), processor.eos_id()
-    weights.save_weights(model.state_dict(), model.config, os.path.join(folder, weights.WEIGHTS), DTYPES[dtype])
-    _write_json(folder, "config.json", llama_config(model.config, dtype, bos_id, eos_id))
+    write_model(model, dtype, {"bos_token_id": bos_id, "eos_token_id": eos_id}, folder)
     generation = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": eos_id}
     _write_json(folder, "generation_config.json", generation)
     shutil.copyfile(tokenizer_path, os.path.join(folder, TOKENIZER))
@@ -115,6 +87,21 @@ def write_folder(model: Decoder, tokenizer_path: str, dtype: str, folder: str) -
     if control := symbols(processor)[0]:
         # After the conversion, which would take these for all the symbols that there are.
         _write_json(folder, "tokenizer_config.json", {**settings, "additional_special_tokens": control})
+
+
+def write_model(model: Decoder, dtype: str, control_tokens: Mapping[str, int], folder: str) -> None:
+    """Config and weights alone, without multipliers and under the names of the model's class.
+
+    Raises:
+        UserError: transformers has no class for the model.
+    """
+    state, config = folded(model.state_dict(), model.config)
+    content = to_config_json(config) | control_tokens | {"dtype": dtype, "torch_dtype": dtype}
+    _write_json(folder, "config.json", content)
+    if config.tied_embeddings:
+        del state[weights.OUTPUT_MATRIX]
+    theirs = to_transformers(state, config, family_of(config))
+    weights.write_tensors(theirs, os.path.join(folder, weights.WEIGHTS), DTYPES[dtype])
 
 
 def is_unigram(tokenizer_path: str) -> bool:
@@ -190,6 +177,7 @@ def verify_folder(folder: str, model: Decoder, tokenizer_path: str, dtype: str, 
     """Loads a folder as a user would and compares it with what it was written from; gives the largest logit difference.
 
     Logits are compared in float32 over the weights as they were rounded to ``dtype``, so that the comparison is sharp.
+    Where multipliers were folded in before rounding, the folded model is compared with the trained one as well.
 
     Raises:
         ExportError: with what differs, and by how much.
@@ -205,15 +193,23 @@ def verify_folder(folder: str, model: Decoder, tokenizer_path: str, dtype: str, 
     length = min(64, model.config.max_positions)
     generator = torch.Generator().manual_seed(0)
     tokens_BT = torch.randint(model.config.vocabulary_size, (2, length), generator=generator)
+    plain = weights.decoder_of(*folded(model.state_dict(), model.config))
     with torch.inference_mode():
-        ours_BTV = rounded(model, dtype)(tokens_BT)
-        theirs_BTV = theirs.eval()(tokens_BT).logits
-    difference = float((ours_BTV - theirs_BTV).abs().max())
-    allowed = LOGIT_TOLERANCE * max(1.0, float(ours_BTV.abs().max()))
+        if plain.config != model.config:
+            _compare(plain(tokens_BT), model(tokens_BT), f"{folder}: logits with multipliers folded into weights")
+        return _compare(
+            theirs.eval()(tokens_BT).logits,
+            rounded(plain, dtype)(tokens_BT),
+            f"{folder}: logits of transformers {transformers.__version__}",
+        )
+
+
+def _compare(found_BTV: torch.Tensor, expected_BTV: torch.Tensor, what: str) -> float:
+    difference = float((found_BTV - expected_BTV).abs().max())
+    allowed = LOGIT_TOLERANCE * max(1.0, float(expected_BTV.abs().max()))
     if not difference <= allowed:
         raise ExportError(
-            f"{folder}: logits of transformers {transformers.__version__} differ by {difference:.2e} from those of the "
-            f"trained model; expected at most {allowed:.2e}"
+            f"{what} differ by {difference:.2e} from those of the trained model; expected at most {allowed:.2e}"
         )
     return difference
 

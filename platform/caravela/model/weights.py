@@ -42,11 +42,15 @@ def save_model(model_state: Mapping[str, Tensor], config: ModelConfig, local_fol
 def save_weights(model_state: Mapping[str, Tensor], config: ModelConfig, path: str, dtype: torch.dtype) -> None:
     """Writes the weights alone, cast to ``dtype``."""
     check_state(model_state, config, path)
-    kept = {
-        name: tensor.detach().to(device="cpu", dtype=dtype).contiguous()
-        for name, tensor in model_state.items()
-        if not (config.tied_embeddings and name == OUTPUT_MATRIX)
+    untied = {
+        name: tensor for name, tensor in model_state.items() if not (config.tied_embeddings and name == OUTPUT_MATRIX)
     }
+    write_tensors(untied, path, dtype)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str, dtype: torch.dtype) -> None:
+    """Writes a safetensors file under the names given, cast to ``dtype``."""
+    kept = {name: tensor.detach().to(device="cpu", dtype=dtype).contiguous() for name, tensor in tensors.items()}
     save_file(kept, path, metadata={"format": "pt"})  # without this entry transformers refuses the file
 
 
@@ -79,6 +83,11 @@ def load_model(directory_uri: str) -> Decoder:
             raise UserError(f"{uri}: missing; expected the directory of a finished pretrain stage") from None
         state = load_file(local)
     check_state(state, config, uri)
+    return decoder_of(state, config)
+
+
+def decoder_of(state: Mapping[str, Tensor], config: ModelConfig) -> Decoder:
+    """A decoder in float32 that holds these weights, of which a tied output matrix may be missing."""
     with torch.device("meta"):
         model = Decoder(config)
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True)

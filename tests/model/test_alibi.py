@@ -1,0 +1,103 @@
+"""ALiBi against its paper's definition (arXiv 2108.12409, section 3), computed number by number in plain Python."""
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+
+from caravela.model.transformer import alibi_mask, alibi_slopes, document_mask, document_segments
+from tests.model.test_transformer import TINY, decoder, tokens
+
+ALIBI = dataclasses.replace(TINY, positions="alibi")
+
+
+def test_slopes_by_hand() -> None:
+    assert alibi_slopes(8) == [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256]  # the paper's example
+    assert alibi_slopes(1) == [1 / 256]
+    # 16 heads: the geometric mean of neighbours in between (the paper's second example)
+    assert alibi_slopes(16) == pytest.approx([2 ** (-head / 2) for head in range(1, 17)])
+    # 12 heads: the 8 of the power below, then every second one of the 16 above, as in the paper's code
+    assert alibi_slopes(12) == pytest.approx([*alibi_slopes(8), 2**-0.5, 2**-1.5, 2**-2.5, 2**-3.5])
+    assert alibi_slopes(6) == pytest.approx([1 / 4, 1 / 16, 1 / 64, 1 / 256, 1 / 2, 1 / 8])
+
+
+def test_mask_by_hand() -> None:
+    config = dataclasses.replace(TINY, num_heads=2, num_kv_heads=1, positions="alibi")
+    no = -math.inf
+    plain = alibi_mask(config, 3, torch.zeros(1), None)
+    assert plain.tolist() == [
+        [
+            [[0, no, no], [-1 / 16, 0, no], [-2 / 16, -1 / 16, 0]],
+            [[0, no, no], [-1 / 256, 0, no], [-2 / 256, -1 / 256, 0]],
+        ]
+    ]
+    segments_BT = document_segments([[1], [0]], 3)
+    apart = alibi_mask(config, 3, torch.zeros(1, dtype=torch.bfloat16), document_mask(segments_BT))
+    assert apart.dtype == torch.bfloat16
+    assert apart[0, 0].tolist() == [[0, no, no], [no, 0, no], [no, -1 / 16, 0]]
+    assert torch.equal(apart[1].float(), plain[0])
+
+
+def attention_by_hand(
+    queries: list[list[float]], keys: list[list[float]], values: list[list[float]], slope: float
+) -> list[list[float]]:
+    """softmax(q . k / sqrt(E) + slope * (key - query)) over keys at or before the query, times values; one head."""
+    mixed = []
+    for i, query in enumerate(queries):
+        scores = [
+            sum(a * b for a, b in zip(query, keys[j], strict=True)) / math.sqrt(len(query)) + slope * (j - i)
+            for j in range(i + 1)
+        ]
+        weights = [math.exp(score) for score in scores]
+        total = sum(weights)
+        mixed.append([sum(w * values[j][e] for j, w in enumerate(weights)) / total for e in range(len(values[0]))])
+    return mixed
+
+
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 6])
+def test_attention_equals_the_definition(num_kv_heads: int) -> None:
+    config = dataclasses.replace(ALIBI, num_kv_heads=num_kv_heads, attention_bias=True)
+    attention = decoder(config).double().model.layers[0].self_attn
+    x_BTD = torch.randn(1, 7, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    slopes = [1 / 4, 1 / 16, 1 / 64, 1 / 256, 1 / 2, 1 / 8]
+    with torch.no_grad():
+        found_TD = attention(x_BTD, None, alibi_mask(config, 7, x_BTD, None))[0]
+        q_TD, k_TD, v_TD = (
+            projection(x_BTD)[0] for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        heads = []
+        for head, slope in enumerate(slopes):
+            shared = head * num_kv_heads // 6
+            query, key = slice(8 * head, 8 * head + 8), slice(8 * shared, 8 * shared + 8)
+            heads.append(
+                torch.tensor(
+                    attention_by_hand(q_TD[:, query].tolist(), k_TD[:, key].tolist(), v_TD[:, key].tolist(), slope),
+                    dtype=torch.float64,
+                )
+            )
+        expected_TD = attention.o_proj(torch.cat(heads, dim=1))
+    torch.testing.assert_close(found_TD, expected_TD, rtol=1e-7, atol=1e-7)
+
+
+def test_documents_apart_equal_running_them_alone() -> None:
+    model = decoder(ALIBI)
+    tokens_BT = tokens(2, 40)
+    starts = [[0, 9, 10, 31], [17, 40]]
+    with torch.no_grad():
+        masked_BTV = model(tokens_BT, document_segments(starts, 40))
+        apart = [
+            torch.cat([model(tokens_BT[row : row + 1, a:b])[0] for a, b in itertools.pairwise(edges)])
+            for row, edges in enumerate([[0, 9, 10, 31, 40], [0, 17, 40]])
+        ]
+        unmasked_BTV = model(tokens_BT)
+    torch.testing.assert_close(masked_BTV, torch.stack(apart), rtol=0, atol=2e-5)
+    assert (masked_BTV - unmasked_BTV).abs().max() > 0.1
+
+
+def test_gradients_reach_every_weight() -> None:
+    model = decoder(ALIBI)
+    row_BT = tokens(1, 21)
+    model.loss(row_BT[:, :-1], row_BT[:, 1:]).total.backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
