@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from caravela import storage
 from caravela.config import ConfigError, build
+from caravela.errors import UserError
 from caravela.export import ExportConfig, export_stage, model_card
 from caravela.manifest import Manifest
 from caravela.model import hugging_face, weights
@@ -67,7 +68,14 @@ def exported(root: str, tokenizer: bytes, config: ExportConfig, **changes: Any) 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    "changes", [{}, {"tied_embeddings": True}, {"attention_bias": True, "mlp_bias": True, "rope_theta": 500.0}], ids=str
+    "changes",
+    [
+        {},
+        {"tied_embeddings": True},
+        {"attention_bias": True, "mlp_bias": True, "rope_theta": 500.0},
+        {"norm": "layer", "norm_bias": True, "feed_forward": "gelu", "attention_bias": True, "mlp_bias": True},
+    ],
+    ids=str,
 )
 def test_transformers_gives_equal_logits(tmp_path: pathlib.Path, dtype: Any, changes: dict[str, Any]) -> None:
     root = str(tmp_path)
@@ -81,6 +89,27 @@ def test_transformers_gives_equal_logits(tmp_path: pathlib.Path, dtype: Any, cha
         difference = (ours(tokens_BT) - theirs.float()(tokens_BT).logits).abs().max().item()
     assert difference <= 1e-5
     assert done.counters == {"parameters": sum(parameter.numel() for parameter in theirs.parameters())}
+
+
+def test_multipliers_are_folded_into_the_weights(tmp_path: pathlib.Path) -> None:
+    """Into bfloat16 too, where the folded weights are rounded and not the trained ones."""
+    changes = {"mup_base_hidden_size": 8, "embedding_multiplier": 3.0, "attention_scale": "full"}
+    for dtype, most in (("float32", 1e-5), ("bfloat16", 0.02)):
+        root = str(tmp_path / dtype)
+        done = exported(root, sentencepiece_model(LEARNT), build(ExportConfig, {"dtype": dtype}, ""), **changes)
+        theirs = AutoModelForCausalLM.from_pretrained(done.uri, dtype=torch.float32)
+        ours = weights.load_model(done.inputs[0].uri)
+        tokens_BT = torch.randint(640, (3, 48), generator=torch.Generator().manual_seed(9))
+        with torch.no_grad():
+            ours_BTV = ours(tokens_BT)
+            difference = (ours_BTV - theirs(tokens_BT).logits).abs().max() / ours_BTV.abs().max()
+        assert difference.item() <= most, dtype
+
+
+def test_a_model_without_a_class_in_transformers_is_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match=r"transformers has no class for this model; .* positions = rotary"):
+        exported(str(tmp_path), sentencepiece_model(LEARNT), ExportConfig(), positions="alibi")
+    assert not storage.list_files(str(tmp_path / "export"))
 
 
 def test_transformers_gives_equal_ids_and_the_text_back(tmp_path: pathlib.Path, tokenizer_bytes: bytes) -> None:
