@@ -24,16 +24,16 @@ def _choose(config: RoadConfig) -> list[Stage]:
 def _what_next(config: RoadConfig, manifests: Mapping[str, Manifest]) -> str:
     """Where the results are, and what to do with them."""
     report = storage.join(manifests["report"].uri, "report.html")
-    model = manifests["export"].uri
+    model = manifests["export"].uri if "export" in manifests else ""
     python = min(os.path.relpath(sys.executable), sys.executable, key=len)
     inputs = "--set 'curate.inputs=[\"my-crawl/*.warc.gz\"]'"
     return "\n".join(
         [
             f"Report:  {report}",
-            f"Model:   {model}",
+            *([f"Model:   {model}"] if model else []),
             "",
             "Next:",
-            f"  {python} jobs/generate.py --model {model} --prompt 'Era uma vez'",
+            *([f"  {python} jobs/generate.py --model {model} --prompt 'Era uma vez'"] if model else []),
             f"  {python} jobs/pipeline.py --config jobs/configs/demo.toml --set root={config.root} --dry-run",
             f"  {python} jobs/pipeline.py --config jobs/configs/local.toml {inputs}",
         ]

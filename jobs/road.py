@@ -10,7 +10,7 @@ from caravela.data.sources import MixtureConfig, pack_inputs
 from caravela.data.tokenizer import TokenizerConfig, tokenizer_stage
 from caravela.data.tokenizer_report import TokenizerReportConfig, tokenizer_report_stage
 from caravela.evaluate import EvaluateConfig, evaluate_stage
-from caravela.export import ExportConfig, export_stage
+from caravela.export import ExportConfig, export_stage, require_class
 from caravela.model.config import ModelConfig
 from caravela.report import ReportConfig, report_stage
 from caravela.sample.crawl import SampleCrawlConfig, crawl_stage
@@ -70,8 +70,10 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     pretrain = pretrain_stage(root, config.train, model, packs, tokenizer.as_input(), config.mixture)
     trained, tokens = pretrain.as_input(), tokenizer.as_input()
     evaluate = evaluate_stage(root, config.evaluate, trained, pack.as_input(), tokens)
-    export = export_stage(root, config.export, trained, tokens, evaluate.as_input())
-    before = [*curation, *deduplication, browse, tokenizer, fit, pack, pretrain, evaluate, export]
+    before = [*curation, *deduplication, browse, tokenizer, fit, pack, pretrain, evaluate]
+    if config.export.enabled:
+        require_class(model)
+        before.append(export_stage(root, config.export, trained, tokens, evaluate.as_input()))
     if crawl:
         before.insert(0, crawl)
     report = report_stage(root, config.report, [stage.as_input() for stage in before])

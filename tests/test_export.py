@@ -15,14 +15,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import export_hf
 from caravela import storage
-from caravela.config import ConfigError, build
+from caravela.config import ConfigError, build, load
 from caravela.errors import UserError
 from caravela.export import ExportConfig, export_stage, model_card
 from caravela.manifest import Manifest
 from caravela.model import hugging_face, weights
 from caravela.model.transformer import Decoder
+from road import RoadConfig, road
 from tests.road_without_ray import finish
+from tests.running import REPOSITORY
 from tests.toy_run import TOY, pretrain_input, sample_texts, sentencepiece_model, tokenizer_input
 
 LEARNT = sample_texts()[:4]
@@ -110,6 +113,20 @@ def test_a_model_without_a_class_in_transformers_is_refused(tmp_path: pathlib.Pa
     with pytest.raises(UserError, match=r"transformers has no class for this model; .* positions = rotary"):
         exported(str(tmp_path), sentencepiece_model(LEARNT), ExportConfig(), positions="alibi")
     assert not storage.list_files(str(tmp_path / "export"))
+
+
+def test_the_road_says_before_training_that_a_model_has_no_class(tmp_path: pathlib.Path) -> None:
+    demo = str(REPOSITORY / "jobs/configs/demo.toml")
+    alibi = [f"root={tmp_path}", "model.positions=alibi"]
+    with pytest.raises(
+        ConfigError, match=r"export\.enabled = true: transformers has no class .* needs positions = rot"
+    ):
+        road(load(RoadConfig, demo, alibi))
+    stages = road(load(RoadConfig, demo, [*alibi, "export.enabled=false"]))
+    assert "export" not in stages
+    assert list(stages)[-2:] == ["evaluate", "report"]
+    with pytest.raises(ConfigError, match=r"export\.enabled = false: expected true for this job"):
+        export_hf._choose(load(RoadConfig, demo, ["export.enabled=false"]))
 
 
 def test_transformers_gives_equal_ids_and_the_text_back(tmp_path: pathlib.Path, tokenizer_bytes: bytes) -> None:

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from caravela import storage
-from caravela.config import to_dict
+from caravela.config import ConfigError, to_dict
 from caravela.data import tokenizer as tokenizers
+from caravela.errors import UserError
 from caravela.manifest import Input, ShardRecord
 from caravela.model.config import ModelConfig, num_parameters
+from caravela.model.families import family_of
 from caravela.stages import Shard, ShardOutput, Stage, finished
 
 CARD = "README.md"
@@ -30,6 +32,8 @@ CARD = "README.md"
 class ExportConfig:
     """How the model is handed on."""
 
+    enabled: bool = True
+    """Whether the road ends with an export; false is for a model that transformers has no class for."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the weights on disk; bfloat16 halves the file and is what most models are used in."""
     name: str = "caravela"
@@ -55,12 +59,24 @@ def export_stage(
         name="export",
         version=1,
         root=root,
-        config=to_dict(config),
+        config={name: value for name, value in to_dict(config).items() if name != "enabled"},
         inputs=inputs,
         plan=lambda: [Shard(index=0, name="model", spec={})],
         make_worker=functools.partial(Export, config=config, pretrain=pretrain, tokenizer=tokenizer, evaluate=evaluate),
         finish=functools.partial(_summary, config),
     )
+
+
+def require_class(model: ModelConfig) -> None:
+    """Says before training, and not after it, that there can be no export.
+
+    Raises:
+        ConfigError: transformers has no class for the model.
+    """
+    try:
+        family_of(model)
+    except UserError as error:
+        raise ConfigError(f"export.enabled = true: {error}; false trains the model without an export") from None
 
 
 def _summary(config: ExportConfig, records: Sequence[ShardRecord], directory: str) -> Mapping[str, Any]:
@@ -117,7 +133,7 @@ def model_card(config: ExportConfig, model: ModelConfig, figures: Mapping[str, M
     lines += ["pipeline_tag: text-generation", "---", "", f"# {config.name}", ""]
     if config.description:
         lines += [config.description, ""]
-    lines += ["A decoder of the Llama kind, pretrained with Caravela.", "", "## Use", "", USE, ""]
+    lines += ["A decoder, pretrained with Caravela.", "", "## Use", "", USE, ""]
     for heading, table in {"Shape": shape, **figures}.items():
         if rows := _table(table):
             lines += [f"## {heading}", "", "| | |", "|---|---:|", *rows, ""]

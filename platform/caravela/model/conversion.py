@@ -80,7 +80,7 @@ def from_transformers(theirs: Mapping[str, Tensor], config: ModelConfig, family:
         for ours, other in RENAMED.get(family, ()):
             name = name.replace(other, ours)
         if FUSED in name:
-            by_head = tensor.unflatten(0, (config.num_heads, 3, config.head_size))
+            by_head = tensor.reshape(config.num_heads, 3, config.head_size, *tensor.shape[1:])
             for part, part_tensor in zip(PARTS, by_head.unbind(1), strict=True):
                 state[name.replace(FUSED, part)] = part_tensor.flatten(0, 1)
         else:
@@ -97,5 +97,5 @@ def _renamed(name: str, family: str) -> str:
 def _fused(state: Mapping[str, Tensor], query_name: str, config: ModelConfig) -> Tensor:
     """Queries, keys and values of a head one after the other: [H, 3, E, D] (or without D) laid flat."""
     parts = [state[query_name.replace(PARTS[0], part)] for part in PARTS]
-    by_head = [part.unflatten(0, (config.num_heads, config.head_size)) for part in parts]
+    by_head = [part.reshape(config.num_heads, config.head_size, *part.shape[1:]) for part in parts]
     return torch.stack(by_head, dim=1).flatten(0, 2)

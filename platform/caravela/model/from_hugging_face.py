@@ -77,7 +77,7 @@ def _tensors(directory_uri: str) -> Iterator[tuple[str, Tensor]]:
             try:
                 if local != uri:
                     storage.fetch(uri, local)
-                file = safe_open(local, "pt")
+                file: Any = safe_open(local, "pt")
             except FileNotFoundError:
                 raise UserError(f"{uri}: missing; expected weights as safetensors") from None
             with file:

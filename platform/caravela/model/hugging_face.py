@@ -96,7 +96,7 @@ def write_model(model: Decoder, dtype: str, control_tokens: Mapping[str, int], f
         UserError: transformers has no class for the model.
     """
     state, config = folded(model.state_dict(), model.config)
-    content = to_config_json(config) | control_tokens | {"dtype": dtype, "torch_dtype": dtype}
+    content = {**to_config_json(config), **control_tokens, "dtype": dtype, "torch_dtype": dtype}
     _write_json(folder, "config.json", content)
     if config.tied_embeddings:
         del state[weights.OUTPUT_MATRIX]
