@@ -35,9 +35,7 @@ def test_columns_of_groups_come_once_and_must_be_there() -> None:
         "metadata",
         "date",
     ]
-    with pytest.raises(
-        UserError, match=r"^t: no column 'fonte' for pack.group_by; it has source, date, met"
-    ):
+    with pytest.raises(UserError, match=r"^t: no column 'fonte' for pack.group_by; it has source, date, met"):
         columns_of(["fonte"], BATCH.schema.names, "t")
 
 

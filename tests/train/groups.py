@@ -1,5 +1,6 @@
 """Groups of real training processes joined by gloo, without Ray; what runs in them is here too, as they import it."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -59,8 +60,12 @@ def metrics(stage_uri: str) -> dict[int, dict[str, Any]]:
     return {row["step"]: row for row in rows}
 
 
-def new_model() -> Decoder:
-    return Decoder(MODEL).initialize(torch.Generator().manual_seed(0))
+MUP = dataclasses.replace(MODEL, mup_base_hidden_size=16)
+"""Twice as wide as the model that its settings were tuned on."""
+
+
+def new_model(config: ModelConfig = MODEL) -> Decoder:
+    return Decoder(config).initialize(torch.Generator().manual_seed(0))
 
 
 def batch(step: int, rows: int) -> torch.Tensor:
@@ -69,14 +74,17 @@ def batch(step: int, rows: int) -> torch.Tensor:
 
 
 def engine_cases(folder: str, cases: Sequence[tuple[str, TrainConfig]]) -> None:
-    """Losses and gradient norms of each case; then what a gradient and a loss that are not finite on one rank do."""
+    """Losses and gradient norms of each case; then what a gradient and a loss that are not finite on one rank do.
+
+    A case whose name begins with "mup" has the model of that kind.
+    """
     from caravela.data.order import rank_slice
     from caravela.train.engine import Engine, NonFiniteError, Rows
 
     rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     found: dict[str, Any] = {}
     for name, config in cases:
-        engine = Engine(new_model(), config, torch.device("cpu"))
+        engine = Engine(new_model(MUP if name.startswith("mup") else MODEL), config, torch.device("cpu"))
         results = []
         for step in range(1, config.steps + 1):
             slots = rank_slice(config.batch_rows, rank, num_ranks)

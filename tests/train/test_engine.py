@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from caravela.model.config import ModelConfig
 from caravela.train.config import TrainConfig
-from tests.train.groups import batch, engine_cases, new_model, run_group
+from tests.train.groups import MODEL, MUP, batch, engine_cases, new_model, run_group
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +30,7 @@ CASES = {
         ("4+4", config(micro_batch_rows=4)),
         ("3+3+2, zero 2", config(micro_batch_rows=3, zero_stage=2)),
     ],
-    2: [("4 | 4", config()), ("3+1 | 3+1, zero 2", config(micro_batch_rows=3, zero_stage=2))],
+    2: [("mup", config()), ("4 | 4", config()), ("3+1 | 3+1, zero 2", config(micro_batch_rows=3, zero_stage=2))],
     3: [("2 | 3 | 3", config()), ("2 | 2+1 | 2+1, zero 2", config(micro_batch_rows=2, zero_stage=2))],
 }
 BF16 = ("bf16", config(precision="bf16", micro_batch_rows=3))
@@ -52,12 +53,16 @@ def run_cases(folder: Path) -> dict[tuple[int, int], Any]:
     return {(n, rank): json.loads((folder / f"{n}-{rank}.json").read_text()) for n, rank in ranks}
 
 
-def plain_loop() -> list[tuple[float, float]]:
+def plain_loop(shape: ModelConfig = MODEL) -> list[tuple[float, float]]:
     """AdamW on the mean loss of whole batches, with PyTorch alone."""
     torch.manual_seed(0)
-    settings, model = config(), new_model()
+    settings, model = config(), new_model(shape)
+    inner = [p for name, p in model.named_parameters() if name.endswith("_proj.weight")]
+    outer = [model.model.embed_tokens.weight, model.lm_head.weight]
+    rate = settings.learning_rate / (2 if shape is MUP else 1)
     groups = [
-        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": inner, "weight_decay": settings.weight_decay, "lr": rate},
+        {"params": outer, "weight_decay": settings.weight_decay},
         {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
     ]
     adam = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2))
@@ -78,7 +83,7 @@ def plain_loop() -> list[tuple[float, float]]:
 def test_engine_any_cut_of_the_global_batch_equals_plain_pytorch(
     found: dict[tuple[int, int], Any], num_ranks: int, case: str
 ) -> None:
-    expected = plain_loop()
+    expected = plain_loop(MUP if case == "mup" else MODEL)
     for rank in range(num_ranks):
         losses, norms = zip(*found[num_ranks, rank][case], strict=True)
         assert losses == pytest.approx([loss for loss, _ in expected], rel=2e-6)

@@ -29,6 +29,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from caravela.errors import UserError
+from caravela.model.scaling import learning_rate_factor
 from caravela.model.transformer import Decoder
 from caravela.train.checkpoint import Arrays, Fragment
 from caravela.train.config import TrainConfig
@@ -37,6 +38,7 @@ logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 # DeepSpeed calls collectives by names that torch 2.13 warns about, at every step's first call in every process.
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 MOMENTS = ("exp_avg", "exp_avg_sq")
+RATE_FACTOR = "learning_rate_factor"
 
 
 class NonFiniteError(UserError):
@@ -131,7 +133,7 @@ class Engine:
         """
         self._engine.train()
         for group in self._zero.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group[RATE_FACTOR]
         total = torch.zeros((), device=self.device)
         padded = list(self._equal_count(micro_batches))
         for i, rows in enumerate(padded):
@@ -240,14 +242,16 @@ class Engine:
         return weights
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; norms and biases do not."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+def parameter_groups(model: Decoder, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; norms and biases do not. Under muP some learn at another rate (``model.scaling``)."""
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        kind = (parameter.dim() >= 2, learning_rate_factor(model.config, name))
+        groups.setdefault(kind, []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, RATE_FACTOR: factor}
+        for (decays, factor), parameters in groups.items()
     ]
-    return [group for group in groups if group["params"]]
 
 
 def deepspeed_settings(config: TrainConfig, num_ranks: int) -> dict[str, Any]:
