@@ -159,6 +159,17 @@ def test_import_gives_the_logits_of_transformers(
     assert all(parameter.grad is not None for parameter in ours.parameters())
 
 
+@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3", "Starcoder2", "GPTNeoX"])
+def test_a_key_that_is_missing_means_what_transformers_takes(family: str) -> None:
+    """Older folders hold only what differs from the class's defaults; its own complete dictionary is the oracle."""
+    config = getattr(transformers, f"{family}Config")(**size(num_attention_heads=32, hidden_size=256))
+    given = size(model_type=config.model_type, num_attention_heads=32, hidden_size=256)
+    complete = from_config_json(config.to_dict(), "complete")
+    assert from_config_json(given, "given") == complete
+    theirs = AutoModelForCausalLM.from_config(config)
+    assert num_parameters(complete) == sum(parameter.numel() for parameter in theirs.parameters())
+
+
 def test_import_reads_what_version_4_wrote(tmp_path: pathlib.Path) -> None:
     """Names of before ``rope_parameters``, and GPT-NeoX's output matrix and stored tables."""
     pythia = size(model_type="gpt_neox", rotary_pct=0.5, rotary_emb_base=500, torch_dtype="float32")

@@ -55,6 +55,8 @@ GELU_NAMES = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 GELU_READ = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh"}
 """``gelu_new`` and ``gelu_fast`` are the tanh approximation written out."""
 NORM_KEYS = {"starcoder2": "norm_epsilon", "gpt_neox": "layer_norm_eps"}
+KV_HEADS_UNLESS_SAID = {"qwen2": 32, "qwen3": 32, "starcoder2": 2}
+"""What transformers takes where ``num_key_value_heads`` is missing; null, and other families, take the query heads."""
 SIZES = {
     "vocabulary_size": "vocab_size",
     "max_positions": "max_position_embeddings",
@@ -171,8 +173,8 @@ def from_config_json(content: Mapping[str, Any], where: str) -> ModelConfig:
             raise UserError(f"{where}: {key} = {content.get(key)!r}: expected a whole number")
     _refuse_what_is_not_there(content, family, where)
     found: dict[str, Any] = {ours: content[theirs] for ours, theirs in SIZES.items()}
-    found["num_kv_heads"] = content.get("num_key_value_heads") or found["num_heads"]
-    found["initializer_std"] = content.get("initializer_range", 0.02)
+    found["num_kv_heads"] = content.get("num_key_value_heads", KV_HEADS_UNLESS_SAID.get(family)) or found["num_heads"]
+    found["initializer_std"] = content.get("initializer_range", 0.018042 if family == "starcoder2" else 0.02)
     found["tied_embeddings"] = content.get("tie_word_embeddings", family == "starcoder2")
     found |= _norm_and_feed_forward(content, family, where)
     found |= _rope(content, family, where)
