@@ -59,21 +59,20 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     curation = curate_stages(root, config.curate, crawl.as_input() if crawl else None)
     curated = curation[-1].as_input()
     deduplication = dedup_stages(root, config.dedup, curated)
-    removals = [stage.as_input() for stage in deduplication if stage.name in ("dedup", "trim")]
-    documents = removals[-1]
-    browse = browse_stage(root, config.browse, curated, *removals)
+    *first, documents = [stage.as_input() for stage in deduplication if stage.name in ("dedup", "trim")]
+    browse = browse_stage(root, config.browse, curated, *first, documents)
     tokenizer = tokenizer_stage(root, config.tokenizer, documents)
-    fit = tokenizer_report_stage(root, config.tokenizer_report, config.tokenizer, documents, tokenizer.as_input())
-    pack = pack_stage(root, config.pack, documents, tokenizer.as_input())
+    tokens = tokenizer.as_input()
+    fit = tokenizer_report_stage(root, config.tokenizer_report, config.tokenizer, documents, tokens)
+    pack = pack_stage(root, config.pack, documents, tokens)
     model = replace(config.model, vocabulary_size=config.tokenizer.vocabulary_size, max_positions=config.pack.context)
     packs = pack_inputs(config.mixture, pack.as_input())
-    pretrain = pretrain_stage(root, config.train, model, packs, tokenizer.as_input(), config.mixture)
-    trained, tokens = pretrain.as_input(), tokenizer.as_input()
-    evaluate = evaluate_stage(root, config.evaluate, trained, pack.as_input(), tokens)
+    pretrain = pretrain_stage(root, config.train, model, packs, tokens, config.mixture)
+    evaluate = evaluate_stage(root, config.evaluate, pretrain.as_input(), pack.as_input(), tokens)
     before = [*curation, *deduplication, browse, tokenizer, fit, pack, pretrain, evaluate]
     if config.export.enabled:
         require_class(model)
-        before.append(export_stage(root, config.export, trained, tokens, evaluate.as_input()))
+        before.append(export_stage(root, config.export, pretrain.as_input(), tokens, evaluate.as_input()))
     if crawl:
         before.insert(0, crawl)
     report = report_stage(root, config.report, [stage.as_input() for stage in before])
