@@ -162,7 +162,7 @@ class Loader:
                 continue
             if must:  # a batch of more than two windows: no other is held, and the cache grows with it
                 self._caches[source].most_groups = len(plan.groups)
-                assert self._caches[source].hold(group, rows)
+                self._caches[source].hold(group, rows)
                 continue
             for held_source, held in plan.groups[:count]:
                 self._caches[held_source].release(held)

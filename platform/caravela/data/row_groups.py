@@ -78,8 +78,6 @@ class PackedTable:
             return _read_group(uri, footer, group.group)
         except FileNotFoundError:
             raise UserError(f"{uri}: named in the manifest of {self.pack.stage}, but missing") from None
-        except storage.StorageError:
-            raise
         except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{uri}: row group {group.group} cannot be read: {reason}; pack again") from error
