@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -240,8 +240,9 @@ def test_loss_leaves_out_targets_of_weight_zero() -> None:
     assert model.loss(inputs_BT, targets_BT).num_targets.item() == 40
 
 
-def test_document_mask_equals_running_the_documents_apart() -> None:
-    model = decoder(TINY)
+@pytest.mark.parametrize("positions", ["rotary", "alibi"])
+def test_document_mask_equals_running_the_documents_apart(positions: Literal["rotary", "alibi"]) -> None:
+    model = decoder(dataclasses.replace(TINY, positions=positions))
     tokens_BT = tokens(2, 40)
     starts = [[0, 9, 10, 31], [17, 40]]
     with torch.no_grad():
