@@ -1,106 +1,19 @@
-"""Workers that kill their own process, once for each shard that is chosen, at a moment that is chosen.
-
-They stand around the real workers of deduplication and are for tests alone. What they did lies as files in a folder:
-``<stage>-<shard>-<moment>.killed``, written before the blow, and ``<stage>-<shard>-<number>.call``.
-"""
+"""Drivers of deduplication whose workers, and they themselves, are killed: see ``tests.deadly``."""
 
 import functools
-import os
-import random
-import signal
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from caravela.manifest import Input, ShardRecord
-from caravela.stages import Shard, ShardOutput, Stage, Worker
+from caravela.manifest import Input
+from caravela.stages import Stage, Worker
 from filters.dedup import components
 from filters.dedup.config import DedupConfig
 from filters.dedup.road import dedup_stages
+from tests import deadly
+from tests.deadly import Doomed, Plan
 from tests.road_without_ray import finish
-from tests.running import HANG_S
-
-MOMENTS = ("before", "amid", "unpublished", "unrecorded")
-"""Before the work; at a random moment of it; when it is done and no file is in place; when files are, and no record."""
-AT_THE_END = "unfinished"
-"""When all records are there and no manifest: of a driver."""
-AMID_S = 0.03
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Who is killed, and where that is written down."""
-
-    folder: str
-    seed: int
-    shards: tuple[int, ...] = (0, 1)
-    """The shards of every stage whose first attempt is killed, where the stage has them."""
-    finish: bool = False
-    """Whether the driver is killed too, when a stage has all its records."""
-
-    def deaths(self) -> dict[str, set[str]]:
-        """Stage → moments at which it lost a process."""
-        found: dict[str, set[str]] = {}
-        for path in Path(self.folder).glob("*.killed"):
-            stage, _, moment = path.stem.split("-")
-            found.setdefault(stage, set()).add(moment)
-        return found
-
-    def calls(self) -> dict[str, int]:
-        """Stage-shard → how often it was begun."""
-        found: dict[str, int] = {}
-        for path in Path(self.folder).glob("*.call"):
-            name = path.stem.rpartition("-")[0]
-            found[name] = found.get(name, 0) + 1
-        return found
-
-    def killed_shards(self) -> dict[str, int]:
-        """Stage-shard → how often its work was lost."""
-        names = [path.stem.rpartition("-")[0] for path in Path(self.folder).glob("*.killed")]
-        return {name: names.count(name) for name in names if not name.endswith("-all")}
-
-    def strike(self, name: str, moment: str) -> None:
-        """Kills this process, if it was not killed here before."""
-        Path(self.folder, f"{name}-{moment}.killed").touch(exist_ok=False)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Doomed:
-    """Does a shard as the real worker does, and dies at the first attempt."""
-
-    def __init__(self, make_worker: Callable[[], Worker], plan: Plan) -> None:
-        self.worker, self.plan = make_worker(), plan
-
-    def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
-        name = f"{Path(out.directory).parent.name}-{shard.index}"  # of the stage, or of a round below it
-        earlier = len(list(Path(self.plan.folder).glob(f"{name}-*.call")))
-        Path(self.plan.folder, f"{name}-{earlier}.call").touch(exist_ok=False)
-        if earlier or shard.index not in self.plan.shards:
-            return self.worker(shard, out)
-        chance = random.Random(f"{self.plan.seed} {name}")
-        moment = chance.choice(MOMENTS)
-        if moment == "before":
-            self.plan.strike(name, moment)
-        if moment == "amid":
-            threading.Thread(target=self._later, args=(name, chance.uniform(0, AMID_S)), daemon=True).start()
-        counters = self.worker(shard, out)
-        if moment == "amid":
-            time.sleep(HANG_S)  # it was quicker than the blow
-        if moment == "unpublished":
-            self.plan.strike(name, moment)
-        if moment == "unrecorded":
-            tuple(out.commit())
-            self.plan.strike(name, moment)
-        return counters
-
-    def _later(self, name: str, seconds: float) -> None:
-        time.sleep(seconds)
-        self.plan.strike(name, "amid")
 
 
 def doomed(stage: Stage, plan: Plan, patch: pytest.MonkeyPatch) -> Stage:
@@ -108,20 +21,11 @@ def doomed(stage: Stage, plan: Plan, patch: pytest.MonkeyPatch) -> Stage:
     if stage.name == "components":
         for worker in (components.RoundWorker, components.LabelWorker):
             patch.setattr(components, worker.__name__, functools.partial(_doomed_below, worker, plan))
-    make_worker = functools.partial(Doomed, stage.make_worker, plan)
-    if not plan.finish:
-        return replace(stage, make_worker=make_worker)
-    return replace(stage, make_worker=make_worker, finish=functools.partial(_finish, stage, plan))
+    return deadly.doomed(stage, plan)
 
 
 def _doomed_below(worker: Callable[..., Worker], plan: Plan, *arguments: Any) -> Doomed:
     return Doomed(functools.partial(worker, *arguments), plan)
-
-
-def _finish(stage: Stage, plan: Plan, records: Sequence[ShardRecord], uri: str) -> Mapping[str, Any]:
-    if AT_THE_END not in plan.deaths().get(stage.name, ()):
-        plan.strike(f"{stage.name}-all", AT_THE_END)
-    return stage.finish(records, uri)
 
 
 def drive(root: str, config: DedupConfig, curated: Input, plan: Plan) -> None:

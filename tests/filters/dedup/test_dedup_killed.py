@@ -1,9 +1,7 @@
 """Deduplication ends with the same bytes in every stage, however many workers there are and whoever is killed."""
 
 import dataclasses
-import multiprocessing
 import random
-import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,9 +13,10 @@ from caravela.cluster import ClusterConfig
 from caravela.manifest import Input, Manifest, ShardRecord
 from caravela.progress import StageProgress
 from caravela.stages import Shard, Stage
-from filters.dedup.config import DedupConfig
-from filters.dedup.road import DEDUP_STAGES, dedup_stages
-from tests.filters.dedup.deadly import AT_THE_END, MOMENTS, Plan, doomed, drive
+from filters.dedup.config import DedupConfig, SpansConfig
+from filters.dedup.road import DEDUP_STAGES, SPAN_STAGES, dedup_stages
+from tests.deadly import AT_THE_END, MOMENTS, Plan, assert_only_killed_shards_were_done_again, starts_until_done
+from tests.filters.dedup.deadly import doomed, drive
 from tests.filters.dedup.test_dedup_stages import Documents, corpus
 from tests.road_without_ray import finish
 from tests.running import HANG_S
@@ -26,9 +25,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * HANG_S)]
 
 NUM_SHARDS = 3
 CONFIG = DedupConfig(
-    verify="all", keys_per_partition=1500, members_per_partition=40, clustering_memory_mb=0, priority=("length",)
+    verify="all",
+    keys_per_partition=1500,
+    members_per_partition=40,
+    clustering_memory_mb=0,
+    priority=("length",),
+    spans=SpansConfig(unit="lines", spans_per_partition=60),
 )
 """All stages there are; each cut into several shards; clusters found in rounds."""
+STAGES = (*DEDUP_STAGES, *SPAN_STAGES)
+LINES = [" ".join(f"rodape{line}palavra{i}" for i in range(12)) for line in range(4)]
+"""Lines that unlike documents share; those of one base the same, so that its copies stay copies."""
 ROUNDS = {"round_01", "round_02"}
 """Those that there are at least."""
 Digests = dict[str, str]
@@ -50,6 +57,7 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Input:
     """Documents in shards."""
     rows = [row for seed in (11, 12) for row in corpus(seed)]
     for number, row in enumerate(rows):
+        row["text"] += "\n" + LINES[int(row["id"].partition("-")[0]) % len(LINES)]
         row["id"] = f"d{number}"
     plan = [Shard(index=i, name=str(i), spec={}) for i in range(NUM_SHARDS)]
     stage = Stage(
@@ -69,15 +77,12 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Input:
 def undisturbed(curated: Input, tmp_path_factory: pytest.TempPathFactory) -> Digests:
     """A run of one worker, this process, that nothing disturbs."""
     done = [finish(stage) for stage in dedup_stages(str(tmp_path_factory.mktemp("quiet")), CONFIG, curated)]
-    assert {m.stage for m in done} == set(DEDUP_STAGES)
+    assert {m.stage for m in done} == set(STAGES)
     assert all(len(m.shards) > 2 for m in done), "a stage of so few shards says nothing about their order"
-    assert done[-1].counters["removed.near_duplicate"] > 20 < done[-1].counters["removed.exact_duplicate"]
+    dedup, trim = (next(m for m in done if m.stage == name) for name in ("dedup", "trim"))
+    assert dedup.counters["removed.near_duplicate"] > 20 < dedup.counters["removed.exact_duplicate"]
+    assert trim.counters["documents_cut"] > 20, "no lines were cut"
     return digests(done)
-
-
-def assert_only_killed_shards_were_done_again(plan: Plan) -> None:
-    killed = plan.killed_shards()
-    assert plan.calls() == {name: 1 + killed.get(name, 0) for name in plan.calls()}
 
 
 @pytest.mark.ray
@@ -98,7 +103,7 @@ def test_dedup_on_any_number_of_workers_killed_in_every_stage_gives_the_same_byt
     assert only_files(digests(done)) == only_files(undisturbed)
     if killed:
         deaths = plan.deaths()
-        assert deaths.keys() == set(DEDUP_STAGES), "a stage lost no worker, so nothing was shown of it"
+        assert deaths.keys() == set(STAGES), "a stage lost no worker, so nothing was shown of it"
         assert set().union(*deaths.values()) == set(MOMENTS)
         assert_only_killed_shards_were_done_again(plan)
 
@@ -115,7 +120,7 @@ def test_dedup_of_shards_in_any_order_gives_the_same_bytes(
 
     monkeypatch.setattr(stages, "run_in_driver", shuffled)
     done = [finish(stage) for stage in dedup_stages(str(tmp_path), CONFIG, curated)]
-    assert sum(order != sorted(order) for order in orders) > len(DEDUP_STAGES) // 2
+    assert sum(order != sorted(order) for order in orders) > len(STAGES) // 2
     assert digests(done) == undisturbed
 
 
@@ -127,18 +132,10 @@ def test_dedup_with_the_driver_killed_in_every_stage_and_restarted_gives_the_sam
     config = CONFIG if rounds else dataclasses.replace(CONFIG, clustering_memory_mb=100)
     (tmp_path / "deaths").mkdir()
     plan = Plan(str(tmp_path / "deaths"), seed=4, shards=(1,) if rounds else (0,), finish=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.filters.dedup.deadly"])
-    starts, code = 0, None
-    while code != 0:
-        driver = context.Process(target=drive, args=(str(tmp_path / "run"), config, curated, plan))
-        driver.start()
-        driver.join(HANG_S)
-        starts, code = starts + 1, driver.exitcode
-        assert code in (0, -signal.SIGKILL), "the driver ended by itself, or hangs"
+    starts = starts_until_done(drive, str(tmp_path / "run"), config, curated, plan)
     deaths = plan.deaths()
-    assert deaths.keys() >= {*DEDUP_STAGES, *(ROUNDS if rounds else ())}
-    assert all(AT_THE_END in deaths[stage] and len(deaths[stage]) == 2 for stage in DEDUP_STAGES)
+    assert deaths.keys() >= {*STAGES, *(ROUNDS if rounds else ())}
+    assert all(AT_THE_END in deaths[stage] and len(deaths[stage]) == 2 for stage in STAGES)
     assert starts == 1 + sum(len(moments) for moments in deaths.values())
     assert_only_killed_shards_were_done_again(plan)
     done = [stage.manifest() for stage in dedup_stages(str(tmp_path / "run"), config, curated)]
