@@ -17,10 +17,15 @@ RESULT_FREE = (
     "rank0_labels",
     "threads",
     "checkpoint_every_steps",
+    "checkpoint_every_minutes",
+    "mean_hours_between_failures",
     "keep_checkpoints",
+    "keep_every_steps",
+    "keep_hours",
     "log_every_steps",
     "validate_every_steps",
     "validation_rows",
+    "hang_timeout_s",
     "max_failures",
     "loader_memory_mb",
     "allow_data_change",
@@ -79,14 +84,34 @@ class TrainConfig:
     """Threads of PyTorch in a worker; 0 is one per core of the worker."""
     checkpoint_every_steps: int = 100
     """Cadence of checkpoints; there is one at the last step in any case."""
+    checkpoint_every_minutes: float = 0.0
+    """Cadence by the clock, in place of steps; 0 is off."""
+    mean_hours_between_failures: float = 0.0
+    """Of the whole group of workers; above 0, the cadence is the one that loses the least time (train.cadence)."""
     keep_checkpoints: int = 2
-    """Complete checkpoints that stay on storage."""
+    """Newest complete checkpoints that stay on storage."""
+    keep_every_steps: int = 0
+    """Checkpoints at multiples of this stay too; 0 is none."""
+    keep_hours: float = 0.0
+    """Checkpoints that are younger stay too."""
     log_every_steps: int = 10
     """Cadence of lines for people; every step is in metrics.jsonl."""
     validate_every_steps: int = 100
     """Cadence of the loss on held-out rows, also measured at the last step; 0 is never."""
     validation_rows: int = 64
     """Most held-out rows that are scored, spread evenly over the table."""
+    spikes: Literal["off", "report", "skip"] = "report"
+    """What follows a step whose loss or gradient jumps: nothing, a line, or the way back to the newest checkpoint and
+    from there on without that step and ``spike_skip_before`` others (train.spikes)."""
+    spike_window: int = 100
+    """Steps that a step is compared with."""
+    spike_deviations: float = 10.0
+    """How far above their median, in scaled median absolute deviations, a step is a spike."""
+    spike_skip_before: int = 1
+    """Steps just before a spike that are left out with it: the update that led there is one of theirs."""
+    hang_timeout_s: float = 1800.0
+    """Seconds without progress after which a worker ends with its stacks stored; longer than a step, a validation or a
+    start from a checkpoint takes. 0 is no limit."""
     max_failures: int = 3
     """Times that the workers are started again after one was lost; -1 is no limit."""
     loader_memory_mb: float = 4096.0
@@ -100,13 +125,15 @@ class TrainConfig:
         least = {"steps": 1, "batch_rows": 1, "micro_batch_rows": 1, "shuffle_row_groups": 1, "num_workers": 1}
         least |= {"num_cpus_per_worker": 1, "checkpoint_every_steps": 1, "keep_checkpoints": 1, "log_every_steps": 1}
         least |= {"warmup_steps": 0, "validate_every_steps": 0, "validation_rows": 1, "threads": 0, "max_failures": -1}
+        least |= {"keep_every_steps": 0, "spike_window": 8, "spike_skip_before": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected {value} or more")
-        for name in ("learning_rate", "epsilon", "loader_memory_mb"):
+        for name in ("learning_rate", "epsilon", "loader_memory_mb", "spike_deviations"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected a number above 0")
-        for name in ("weight_decay", "clip"):
+        times = ("checkpoint_every_minutes", "mean_hours_between_failures", "keep_hours", "hang_timeout_s")
+        for name in ("weight_decay", "clip", *times):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
         for name in ("beta1", "beta2"):
