@@ -41,6 +41,7 @@ from caravela.model.transformer import Decoder, document_segments
 from caravela.progress import Poster, clock
 from caravela.stages import finished
 from caravela.train import checkpoint
+from caravela.train.checkpoint_writer import Writer
 from caravela.train.config import TrainConfig
 from caravela.train.engine import Engine, Rows, StepResult
 from caravela.train.schedule import learning_rate
@@ -104,9 +105,7 @@ class _Training:
             self._check_data(found)
             with tempfile.TemporaryDirectory(prefix="caravela-restore-") as folder:
                 self.engine.restore(checkpoint.Reader(found, folder).read, found.progress.adam_step)
-        self.writer = checkpoint.Writer(
-            task.stage_uri, self.attempt, self.rank, self.num_ranks, self.config.keep_checkpoints, progress.say
-        )
+        self.writer = Writer(task.stage_uri, self.attempt, self.rank, self.num_ranks, self.config, progress.say)
 
     def _agree(self) -> tuple[str, checkpoint.Checkpoint | None]:
         """Rank 0 names the attempt, picks the checkpoint and removes metrics of steps that are done again."""
