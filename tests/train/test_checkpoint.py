@@ -1,5 +1,6 @@
 """Checkpoints as files: any cut can be read, a half one does not exist, and what fails is told and survived."""
 
+import json
 import os
 import shutil
 import threading
@@ -45,6 +46,10 @@ def progress(step: int) -> Progress:
     return Progress(step=step, tokens=10 * step, adam_step=step, loader={"next_batch": step}, fingerprint="f")
 
 
+def metrics_row(step: int) -> str:
+    return json.dumps({"step": step, "loss": step + 0.25}) + "\n"
+
+
 def write(stage: str, steps: Sequence[int], num_ranks: int = 2, attempt: str = "aaaa", keep: int = 2) -> list[str]:
     """Saves by all ranks, each in a thread of its own; returns the warnings."""
     warnings: list[str] = []
@@ -52,7 +57,9 @@ def write(stage: str, steps: Sequence[int], num_ranks: int = 2, attempt: str = "
     def rank_writes(rank: int) -> None:
         writer = Writer(stage, attempt, rank, num_ranks, config(keep_checkpoints=keep), warnings.append)
         for step in steps:
-            writer.start(progress(step), cut(rank, num_ranks, step), {f"{stage}/metrics/{step}.jsonl": f"{step}\n"})
+            writer.start(
+                progress(step), cut(rank, num_ranks, step), {f"{stage}/metrics/{step}.jsonl": metrics_row(step)}
+            )
         writer.wait()
         writer.close()
 
@@ -84,7 +91,7 @@ def test_checkpoint_any_number_of_ranks_reads_what_any_number_wrote(
 
 def test_checkpoint_companions_are_there_before_the_metadata(root: str) -> None:
     write(root, [5])
-    assert storage.read_text(f"{root}/metrics/5.jsonl") == "5\n"
+    assert storage.read_text(f"{root}/metrics/5.jsonl") == metrics_row(5)
 
 
 def test_checkpoint_without_metadata_does_not_exist(root: str) -> None:

@@ -109,12 +109,25 @@ def latest(stage_uri: str) -> Checkpoint | None:
     """The newest complete checkpoint whose files are there in their full size."""
     for uri in reversed(directories(stage_uri, complete=True)):
         found = read(uri)
-        if all(_size(storage.join(uri, file.path)) == file.bytes for file in found.files):
+        if is_whole(found):
             return found
     return None
 
 
-def _size(uri: str) -> int | None:
+def is_whole(found: Checkpoint) -> bool:
+    """Whether all files are there in their full size."""
+    return all(size_of(storage.join(found.uri, file.path)) == file.bytes for file in found.files)
+
+
+def sizes(found: Checkpoint) -> dict[str, int]:
+    """Elements of each parameter."""
+    total: dict[str, int] = {}
+    for piece in (piece for file in found.files for piece in file.pieces):
+        total[piece.name] = total.get(piece.name, 0) + piece.numel
+    return total
+
+
+def size_of(uri: str) -> int | None:
     try:
         return int(storage.stat(uri)["size"])
     except FileNotFoundError:
