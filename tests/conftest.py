@@ -68,14 +68,15 @@ def s3_server() -> Iterator[str]:
         for name, value in names_it.items():
             patch.setenv(name, value)
         try:
-            _wait_for(server)
+            wait_for(server)
             yield endpoint
         finally:
             server.terminate()
             server.wait(timeout=30)
 
 
-def _wait_for(server: "subprocess.Popen[bytes]") -> None:
+def wait_for(server: "subprocess.Popen[bytes]") -> None:
+    """Returns when the S3 server that the AWS variables name answers."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:

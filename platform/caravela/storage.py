@@ -50,6 +50,9 @@ SCHEMES = ("s3", *READ_ONLY)
 class StorageError(UserError):
     """A storage call that failed for good: which URI, which call, why."""
 
+    may_pass = False
+    """Whether the same call may do later: a server was away or overloaded (``caravela.outage``)."""
+
 
 def is_remote(uri: str) -> bool:
     return _scheme(uri) in SCHEMES
@@ -128,7 +131,9 @@ def _translated(uri: str, call: str, writes: bool = False) -> Iterator[None]:
         if isinstance(error, FileNotFoundError | NotADirectoryError) and not writes:
             raise FileNotFoundError(*error.args) from error
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise StorageError(f"{shown(uri)}: cannot {call}: {reason}") from error
+        failed = StorageError(f"{shown(uri)}: cannot {call}: {reason}")
+        failed.may_pass = is_remote(uri) and not isinstance(error, PermissionError | FileNotFoundError)
+        raise failed from error
 
 
 def exists(uri: str) -> bool:

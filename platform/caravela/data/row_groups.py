@@ -76,6 +76,8 @@ class PackedTable:
                     f"makes it {expected_rows}; pack again"
                 )
             return _read_group(uri, footer, group.group)
+        except storage.StorageError:
+            raise  # of a server, not of the file
         except FileNotFoundError:
             raise UserError(f"{uri}: named in the manifest of {self.pack.stage}, but missing") from None
         except (pa.ArrowException, OSError) as error:
