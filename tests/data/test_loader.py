@@ -2,10 +2,7 @@
 
 import itertools
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from caravela.data.rows import counted_targets
 from caravela.data.training_order import Source, TrainingOrder
 from caravela.errors import UserError
 from caravela.manifest import Manifest
+from tests.faulty_s3 import FaultyS3
 from tests.packed_rows import CONTEXT, ROW_GROUP_ROWS, write_pack
 
 TRAIN_ROWS = [30, 13, 9]
@@ -128,41 +126,22 @@ def test_loader_asks_for_no_more_row_groups_than_it_may_hold(pack: Manifest) -> 
             assert len(loader._caches[0]._groups) <= 4
 
 
-@pytest.fixture
-def faulty_s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A proxy that fails some requests and lets others stall stands before the S3 server; gives its log."""
-    log = tmp_path / "requests"
-    command = [sys.executable, "-m", "tests.faulty_s3", s3_server, "--fail", "0.1", "--stall", "0.06", "--seed", "1"]
-    where = Path(__file__).parents[2]
-    with subprocess.Popen(
-        [*command, "--stall-s", "300", "--log", str(log)], stdout=subprocess.PIPE, text=True, cwd=where
-    ) as proxy:
-        assert proxy.stdout is not None, "asked for as a pipe"
-        port = int(proxy.stdout.readline())
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        storage._filesystem.cache_clear()  # the client knows the endpoint that it was made with
-        try:
-            yield log
-        finally:
-            storage._filesystem.cache_clear()
-            proxy.terminate()
-
-
 @pytest.mark.slow
 def test_loader_gives_the_same_from_a_server_that_fails_and_stalls(
-    s3_bucket: str, tmp_path: Path, request: pytest.FixtureRequest
+    s3_server: str, s3_bucket: str, tmp_path: Path
 ) -> None:
     local = write_pack(os.fspath(tmp_path / "pack"), TRAIN_ROWS)
     remote = write_pack(f"{s3_bucket}/pack", TRAIN_ROWS)
     expected = read(order_of(Source("documents", local)), 40)
-    log: Path = request.getfixturevalue("faulty_s3")
     begun = time.monotonic()
-    found = read(order_of(Source("documents", remote)), 40)
+    with FaultyS3(s3_server, tmp_path / "requests", fail=0.1, stall=0.06, stall_s=300) as server:
+        found = read(order_of(Source("documents", remote)), 40)
+        fates = server.fates()
     assert time.monotonic() - begun < 200, "a stalled request takes 300 s; none was waited for"
     for a, b in zip(expected, found, strict=True):
         assert np.array_equal(a.tokens, b.tokens)
         assert a.document_ids == b.document_ids
-    assert set(log.read_text(encoding="utf-8").split()) == {"passed", "failed", "stalled"}
+    assert fates.keys() == {"passed", "failed", "stalled"}
 
 
 def test_held_out_rows_are_spread_and_split_over_ranks(pack: Manifest) -> None:
