@@ -1,7 +1,11 @@
-"""Groups of real training processes joined by gloo, without Ray; what runs in them is here too, as they import it."""
+"""Groups of real training processes joined by gloo, without Ray; what runs in them is here too, as they import it.
+
+The processes are forks of one that has imported torch and deepspeed, which takes much longer than what they do.
+"""
 
 import dataclasses
 import json
+import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,13 +36,16 @@ MODEL = ModelConfig(
 
 def run_group(num_ranks: int, function: Callable[..., Any], *arguments: Any) -> None:
     """Calls a function of a module in ``num_ranks`` fresh processes; an error in one of them is raised here."""
-    torch.multiprocessing.spawn(_enter, (num_ranks, free_port(), function, arguments), nprocs=num_ranks)
+    multiprocessing.set_forkserver_preload(["tests.train.imported"])
+    ranks = {"WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks), "MASTER_PORT": str(free_port())}
+    environment = {**os.environ, **ranks, "MASTER_ADDR": "127.0.0.1"}  # the process that is forked has an older one
+    torch.multiprocessing.start_processes(
+        _enter, (environment, function, arguments), nprocs=num_ranks, start_method="forkserver"
+    )
 
 
-def _enter(rank: int, num_ranks: int, port: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks}
-    os.environ.update({name: str(value) for name, value in ranks.items()})
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), DS_ACCELERATOR="cpu")
+def _enter(rank: int, environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     function(*arguments)
