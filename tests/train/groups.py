@@ -94,54 +94,85 @@ def batch_weights(step: int, rows: int) -> torch.Tensor:
     return (torch.arange(CONTEXT) < counted[:, None]).float()
 
 
-def engine_cases(folder: str, cases: Sequence[tuple[str, TrainConfig]]) -> None:
-    """Results of each case; then what a gradient and a loss that are not finite on one rank do.
+def engine_cases(folder: str, cases: Sequence[tuple[str, TrainConfig]], faulty: Sequence[TrainConfig] = ()) -> None:
+    """Results of each case, and what faults do under each of the other settings.
 
     A case whose name begins with "mup" has the model of that kind; one that begins with "padded" has weights.
     """
-    from caravela.data.order import rank_slice
-    from caravela.train.engine import Engine, NonFiniteError, Rows
+    from caravela.train.engine import Engine
 
-    rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     found: dict[str, Any] = {}
+    random = torch.get_rng_state()
     for name, config in cases:
         engine = Engine(new_model(MUP if name.startswith("mup") else MODEL), config, torch.device("cpu"), SOURCES)
-        results = []
-        whole = config.batch_rows
-        for step in range(1, config.steps + 1):
-            tokens, sources, weights = batch(step, whole), batch_sources(step, whole), batch_weights(step, whole)
-            padded = name.startswith("padded")
-            slots = rank_slice(whole, rank, num_ranks)
-            micro_batches = []
-            for start in range(slots.start, slots.stop, config.micro_batch_rows):
-                part = slice(start, min(start + config.micro_batch_rows, slots.stop))
-                micro_batches.append(
-                    Rows(tokens[part], weights=weights[part] if padded else None, sources=sources[part])
-                )
-            targets = int(weights.sum()) if padded else whole * CONTEXT
-            results.append(engine.step(micro_batches, targets, config.learning_rate, step))
-        found[name] = results
+        padded = name.startswith("padded")
+        found[name] = [train_step(engine, step, padded) for step in range(1, config.steps + 1)]
+    found["nothing_random"] = torch.equal(random, torch.get_rng_state())
+    found["faults"] = [faults(config) for config in faulty]
+    path = Path(folder, f"{torch.distributed.get_world_size()}-{torch.distributed.get_rank()}.json")
+    path.write_text(json.dumps(found))
 
-    before = engine.full_weights()
-    rows = [Rows(batch(1, 1))]
-    if rank == 0:
-        spoil = engine.decoder.model.norm.weight.register_hook(lambda gradient: gradient * torch.inf)
+
+def train_step(engine: Any, step: int, padded: bool = False) -> Any:
+    """One step of this rank's share of ``batch``."""
+    config = engine.config
+    targets = int(batch_weights(step, config.batch_rows).sum()) if padded else config.batch_rows * CONTEXT
+    return engine.step(micro_batches(config, step, padded), targets, config.learning_rate, step)
+
+
+def micro_batches(config: TrainConfig, step: int, padded: bool = False) -> list[Any]:
+    """This rank's rows of ``batch``."""
+    from caravela.data.order import rank_slice
+    from caravela.train.engine import Rows
+
+    whole = config.batch_rows
+    tokens, sources, weights = batch(step, whole), batch_sources(step, whole), batch_weights(step, whole)
+    slots = rank_slice(whole, torch.distributed.get_rank(), torch.distributed.get_world_size())
+    cuts = range(slots.start, slots.stop, config.micro_batch_rows)
+    parts = [slice(start, min(start + config.micro_batch_rows, slots.stop)) for start in cuts]
+    return [Rows(tokens[p], weights=weights[p] if padded else None, sources=sources[p]) for p in parts]
+
+
+def faults(config: TrainConfig) -> dict[str, Any]:
+    """After a good step, a gradient and then a loss that are not finite on one rank; then a good step again."""
+    from caravela.train.engine import Engine
+    from caravela.train.faults import NonFiniteError
+
+    rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    engine = Engine(new_model(), config, torch.device("cpu"))
+    train_step(engine, 1)
+    before, held = engine.full_weights(), engine.fragments()
+    rows = micro_batches(config, 2)
+    passes = -(-config.batch_rows // num_ranks // config.micro_batch_rows)
+    calls = 0
+
+    def spoil_the_second(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return gradient * torch.inf if calls % passes == 2 % passes else gradient
+
+    hook = engine.decoder.model.norm.weight.register_hook(spoil_the_second) if rank == 0 else None
+    found: dict[str, Any] = {}
     try:
         engine.step(rows, config.batch_rows * CONTEXT, config.learning_rate, 76)
-        found["gradient_error"] = ""
     except NonFiniteError as error:
-        found["gradient_error"] = str(error)
-    if rank == 0:
-        spoil.remove()
-    with torch.no_grad():
-        if rank == num_ranks - 1:  # one rank's share of one loss is enough to stop all
-            engine.decoder.model.norm.weight[0] = torch.nan
+        found["gradient"] = [str(error), error.ranks, error.rows]
+    if hook is not None:
+        hook.remove()
+    weights = torch.ones(len(rows[0].tokens), CONTEXT)
+    weights[2, 5] = torch.nan
+    spoilt = [rows[0]._replace(weights=weights), *rows[1:]] if rank == num_ranks - 1 else rows
     try:
-        engine.step(rows, config.batch_rows * CONTEXT, config.learning_rate, 77)
-        found["error"] = ""
+        engine.step(spoilt, config.batch_rows * CONTEXT, config.learning_rate, 77)
     except NonFiniteError as error:
-        found["error"] = str(error)
-    after = engine.full_weights()
+        found["loss"] = [str(error), error.ranks, error.rows]
+    after, holds = engine.full_weights(), engine.fragments()
     found["weights_kept"] = all(torch.equal(before[name], after[name]) for name in before)
+    found["moments_kept"] = all(
+        (one.arrays[kind] == other.arrays[kind]).all()
+        for one, other in zip(held, holds, strict=True)
+        for kind in one.arrays
+    )
     found["adam_step"] = engine.adam_step()
-    Path(folder, f"{num_ranks}-{rank}.json").write_text(json.dumps(found))
+    found["next_loss"] = train_step(engine, 2).loss
+    return found
