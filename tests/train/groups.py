@@ -7,6 +7,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch.multiprocessing
 from caravela.data.sources import MixtureConfig
 from caravela.manifest import Input
 from caravela.model.config import ModelConfig
-from caravela.model.transformer import Decoder
+from caravela.model.transformer import Decoder, Trunk
 from caravela.progress import Poster
 from caravela.train.config import TrainConfig
 from tests.conftest import free_port
@@ -60,6 +61,39 @@ def train(stage_uri: str, config: TrainConfig, pack: Input, mixture: MixtureConf
     packs = (pack,) * len(mixture.sources)
     task = loop.Task(stage_uri=stage_uri, fingerprint="f", train=config, model=MODEL, packs=packs, mixture=mixture)
     loop.train(task, Poster(None, "training"))
+
+
+def train_poisoned(stage_uri: str, config: TrainConfig, pack: Input, row: list[int]) -> None:
+    """The same, but wherever a packed row of these tokens comes by, the model's hidden states are not numbers.
+
+    Leaves the error of each rank in a file.
+    """
+    from caravela.train.faults import NonFiniteError
+
+    poisoned = torch.tensor(row[:-1])
+
+    def poison(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
+        if not isinstance(module, Trunk):
+            return None
+        found = (inputs[0] == poisoned).all(dim=1)
+        return output.masked_fill(found[:, None, None], torch.nan)
+
+    torch.nn.modules.module.register_module_forward_hook(poison)
+    try:
+        train(stage_uri, config, pack)
+    except NonFiniteError as error:
+        Path(stage_uri, f"error-{torch.distributed.get_rank()}").write_text(str(error))
+
+
+def train_out_of_memory(stage_uri: str, config: TrainConfig, pack: Input) -> None:
+    """The same on a device whose memory is full."""
+
+    def fail(module: torch.nn.Module, inputs: Any) -> None:
+        if isinstance(module, Trunk):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has none free.")
+
+    torch.nn.modules.module.register_module_forward_pre_hook(fail)
+    train(stage_uri, config, pack)
 
 
 def metrics(stage_uri: str) -> dict[int, dict[str, Any]]:
@@ -175,4 +209,57 @@ def faults(config: TrainConfig) -> dict[str, Any]:
     )
     found["adam_step"] = engine.adam_step()
     found["next_loss"] = train_step(engine, 2).loss
+    return found
+
+
+def keep_and_resume(
+    folder: str, kept: Sequence[tuple[str, TrainConfig]], resumed: Sequence[tuple[str, str, TrainConfig]]
+) -> None:
+    """Four steps, with a checkpoint of the second; then steps three and four from checkpoints of other groups.
+
+    Args:
+        folder: of checkpoints and results.
+        kept: name and settings of each run that is made from the start.
+        resumed: name of the run, name of the one whose checkpoint it takes, settings.
+    """
+    from caravela.train import checkpoint
+    from caravela.train.engine import Engine
+
+    rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    found: dict[str, Any] = {}
+    for name, config in kept:
+        engine = Engine(new_model(), config, torch.device("cpu"), SOURCES)
+        for step in (1, 2):
+            train_step(engine, step)
+        writer = checkpoint.Writer(os.path.join(folder, name), "aaaa", rank, num_ranks, 1, print)
+        progress = checkpoint.Progress(step=2, tokens=0, adam_step=engine.adam_step(), loader={}, fingerprint="f")
+        writer.start(progress, engine.fragments(), {})
+        writer.wait()
+        writer.close()
+        found[name] = [[train_step(engine, step) for step in (3, 4)], held_out(engine)]
+    for name, source, config in resumed:
+        saved = checkpoint.latest(os.path.join(folder, source))
+        assert saved is not None
+        other = Decoder(MODEL).initialize(torch.Generator().manual_seed(1))
+        engine = Engine(other, config, torch.device("cpu"), SOURCES)
+        train_step(engine, 9)  # whatever a process has computed before
+        checkpoint.check(saved, engine.shapes(), {}, 0)
+        reader = checkpoint.Reader(saved, tempfile.mkdtemp(dir=folder))
+        engine.restore(reader.read, saved.progress.adam_step)
+        for parameter, weight in engine.full_weights().items():
+            assert (reader.read(parameter, 0, weight.numel())["weight"] == weight.flatten().numpy()).all(), parameter
+        found[name] = [[train_step(engine, step) for step in (3, 4)], held_out(engine)]
+    Path(folder, f"{num_ranks}-{rank}-{len(resumed)}.json").write_text(json.dumps(found))
+
+
+def held_out(engine: Any) -> tuple[float, float]:
+    """Loss of five rows, which ranks have unequal numbers of; of the last row half counts."""
+    from caravela.data.order import rank_slice
+    from caravela.train.engine import Rows
+
+    tokens = batch(99, 5)
+    weights = torch.ones(5, CONTEXT)
+    weights[4, CONTEXT // 2 :] = 0
+    mine = rank_slice(5, torch.distributed.get_rank(), torch.distributed.get_world_size())
+    found: tuple[float, float] = engine.held_out_loss((Rows(tokens[[i]], weights=weights[[i]]), 10) for i in mine)
     return found

@@ -11,6 +11,8 @@ Decisions, with their price:
 * Gradients are summed in float32, also when the model is bfloat16: 4 bytes a parameter more on each rank.
 * A loss or gradient that is not finite ends the run on all ranks before the update. Price: one more reduction, of a
   scalar, which the losses by source go along with.
+* Nothing in training is random: there is no dropout, and the order of rows is a function of the step. So there is no
+  state of a generator to keep.
 * torch's AdamW, and on CPU no shared-memory op, because DeepSpeed would compile both in the user's session. The table
   of ops is DeepSpeed's own affair, as are the fragments; so its version is pinned and tests guard both.
 """
@@ -269,6 +271,10 @@ class Engine:
         """Updates that the optimizer has made."""
         return partition.adam_step(self._zero)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all parameters, by name. A tied matrix comes once."""
+        return {name: partition.shape(parameter) for name, parameter in self.decoder.named_parameters()}
+
     def fragments(self) -> list[Fragment]:
         """A copy, in CPU memory, of this rank's share of weights and moments."""
         return [
@@ -276,6 +282,7 @@ class Engine:
                 piece.name,
                 piece.start,
                 {kind: tensor.detach().to("cpu", copy=True).numpy() for kind, tensor in piece.tensors.items()},
+                piece.shape,
             )
             for piece in partition.pieces(self._zero, self.decoder)
         ]

@@ -47,9 +47,13 @@ def with_documents(error: NonFiniteError, document_ids: Sequence[Sequence[str]],
     found = list(dict.fromkeys(name for of_rank in of_ranks for name in of_rank))
     if not found:
         return error
-    more = f" and {len(found) - DOCUMENTS_NAMED} more" if len(found) > DOCUMENTS_NAMED else ""
-    text = f"{error}; documents in those rows: {', '.join(found[:DOCUMENTS_NAMED])}{more}"
-    return NonFiniteError(text, error.step, error.ranks, error.rows)
+    return NonFiniteError(f"{error}; documents in those rows: {listed(found)}", error.step, error.ranks, error.rows)
+
+
+def listed(documents: Sequence[str]) -> str:
+    """The ids on one line, no more than a person reads."""
+    more = f" and {len(documents) - DOCUMENTS_NAMED} more" if len(documents) > DOCUMENTS_NAMED else ""
+    return ", ".join(documents[:DOCUMENTS_NAMED]) + more
 
 
 def out_of_memory(error: torch.OutOfMemoryError, config: TrainConfig) -> UserError:

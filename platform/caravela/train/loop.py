@@ -29,6 +29,7 @@ import torch
 import torch.distributed
 
 from caravela import manifest, storage
+from caravela.config import to_dict
 from caravela.data.loader import Batch, BatchRows, Loader, held_out_batches
 from caravela.data.rows import counted_targets
 from caravela.data.sources import MixtureConfig, training_order
@@ -105,6 +106,7 @@ class _Training:
         self.attempt, found = self._agree()
         self.step = self.kept_step = found.progress.step if found else 0
         if found:
+            checkpoint.check(found, self.engine.shapes(), to_dict(task.model), self.config.seed)
             self._check_data(found)
             with tempfile.TemporaryDirectory(prefix="caravela-restore-") as folder:
                 self.engine.restore(checkpoint.Reader(found, folder).read, found.progress.adam_step)
@@ -228,6 +230,7 @@ class _Training:
             adam_step=self.engine.adam_step(),
             loader={"next_step": self.step + 1, "seed": self.config.seed, "data": self.data_hash},
             fingerprint=self.task.fingerprint,
+            model=dict(to_dict(self.task.model)),
         )
         segment = storage.join(self.task.stage_uri, METRICS_FOLDER, f"{self.kept_step + 1:08d}.jsonl")
         self.handed_over, self.metrics = self.metrics, {}

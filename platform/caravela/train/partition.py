@@ -22,6 +22,8 @@ class Piece(NamedTuple):
     """Elements ``[start, start + numel)`` of a flattened parameter."""
 
     name: str
+    shape: tuple[int, ...]
+    """Of the whole parameter."""
     start: int
     numel: int
     tensors: dict[str, Tensor]
@@ -36,6 +38,11 @@ def pieces(zero: Any, decoder: nn.Module) -> Iterator[Piece]:
             yield piece
 
 
+def shape(parameter: Any) -> tuple[int, ...]:
+    """Of the whole parameter; ZeRO 3 leaves a parameter empty where it is not in use."""
+    return tuple(parameter.ds_shape if _is_cut(parameter) else parameter.shape)
+
+
 def _is_cut(parameter: nn.Parameter) -> bool:
     """Whether each parameter is cut by itself (ZeRO 3)."""
     return hasattr(parameter, "ds_tensor")
@@ -48,7 +55,9 @@ def _cut_piece(zero: Any, name: str, parameter: Any) -> Piece | None:
     if numel <= 0:
         return None
     tensors = {kind: zero.get_local_fp32_param(parameter, kind)[:numel] for kind in MOMENTS}
-    return Piece(name, start, numel, {"weight": zero.get_local_fp32_param(parameter)[:numel], **tensors})
+    return Piece(
+        name, shape(parameter), start, numel, {"weight": zero.get_local_fp32_param(parameter)[:numel], **tensors}
+    )
 
 
 def _span_piece(name: str, parameter: Any) -> Piece | None:
@@ -56,7 +65,7 @@ def _span_piece(name: str, parameter: Any) -> Piece | None:
         return None
     address = held.lp_fragment_address
     tensors = {"weight": held.get_hp_fragment(), **{kind: held.get_hp_fragment(kind) for kind in MOMENTS}}
-    return Piece(name, int(address.start), int(address.numel), tensors)
+    return Piece(name, shape(parameter), int(address.start), int(address.numel), tensors)
 
 
 def set_adam_step(zero: Any, adam_step: int) -> None:
