@@ -189,7 +189,7 @@ class Engine:
         def look(gradient: Tensor) -> None:
             finite.append(gradient.isfinite().all())
 
-        hooks = [parameter.register_hook(look) for parameter in self.decoder.parameters()]
+        hooks = [parameter.register_hook(look) for parameter in self.decoder.parameters()]  # type: ignore[no-untyped-call]
         guilty: list[int] = []
         first, num_rows = 0, sum(len(rows.tokens) for rows in micro_batches)
         for rows, _, _ in self._passes(micro_batches, targets):
@@ -226,7 +226,11 @@ class Engine:
 
     def _here(self, rows: Rows) -> Rows:
         """The same on the device that computes."""
-        return Rows(*(None if each is None else each.to(self.device, non_blocking=True) for each in rows))
+        segments, weights, sources = (
+            None if each is None else each.to(self.device, non_blocking=True)
+            for each in (rows.segments, rows.weights, rows.sources)
+        )
+        return Rows(rows.tokens.to(self.device, non_blocking=True), segments, weights, sources)
 
     def _equal_count(self, micro_batches: Sequence[Rows]) -> Iterator[Rows]:
         """The rank's micro-batches, and as many empty ones as the rank with the most rows makes necessary."""
