@@ -110,11 +110,9 @@ def refresh(zero: Any) -> None:
     if not hasattr(zero, "fp32_partitioned_groups_flat"):
         zero.update_lp_params()
         return
-    zero._partition_all_parameters()
+    zero._partition_all_parameters()  # what is whole is put together anew where it is next used
     for i in range(len(zero.fp32_partitioned_groups_flat)):
         zero._reassign_or_swap_out_partitioned_parameters(i)
-    if zero.persistent_parameters:
-        zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
 
 
 def spoil_gradients(zero: Any) -> None:
