@@ -1,8 +1,13 @@
-"""Groups of real training processes joined by gloo, without Ray; what runs in them is here too, as they import it."""
+"""Groups of real training processes joined by gloo, without Ray; what runs in them is here too, as they import it.
+
+The processes are forks of one that has imported torch and deepspeed, which takes much longer than what they do.
+"""
 
 import dataclasses
 import json
+import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +18,7 @@ import torch.multiprocessing
 from caravela.data.sources import MixtureConfig
 from caravela.manifest import Input
 from caravela.model.config import ModelConfig
-from caravela.model.transformer import Decoder
+from caravela.model.transformer import Decoder, Trunk
 from caravela.progress import Poster
 from caravela.train.config import TrainConfig
 from tests.conftest import free_port
@@ -32,13 +37,16 @@ MODEL = ModelConfig(
 
 def run_group(num_ranks: int, function: Callable[..., Any], *arguments: Any) -> None:
     """Calls a function of a module in ``num_ranks`` fresh processes; an error in one of them is raised here."""
-    torch.multiprocessing.spawn(_enter, (num_ranks, free_port(), function, arguments), nprocs=num_ranks)
+    multiprocessing.set_forkserver_preload(["tests.train.imported"])
+    ranks = {"WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks), "MASTER_PORT": str(free_port())}
+    environment = {**os.environ, **ranks, "MASTER_ADDR": "127.0.0.1"}  # the process that is forked has an older one
+    torch.multiprocessing.start_processes(
+        _enter, (environment, function, arguments), nprocs=num_ranks, start_method="forkserver"
+    )
 
 
-def _enter(rank: int, num_ranks: int, port: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks}
-    os.environ.update({name: str(value) for name, value in ranks.items()})
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), DS_ACCELERATOR="cpu")
+def _enter(rank: int, environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     function(*arguments)
@@ -53,6 +61,39 @@ def train(stage_uri: str, config: TrainConfig, pack: Input, mixture: MixtureConf
     packs = (pack,) * len(mixture.sources)
     task = loop.Task(stage_uri=stage_uri, fingerprint="f", train=config, model=MODEL, packs=packs, mixture=mixture)
     loop.train(task, Poster(None, "training"))
+
+
+def train_poisoned(stage_uri: str, config: TrainConfig, pack: Input, row: list[int]) -> None:
+    """The same, but wherever a packed row of these tokens comes by, the model's hidden states are not numbers.
+
+    Leaves the error of each rank in a file.
+    """
+    from caravela.train.faults import NonFiniteError
+
+    poisoned = torch.tensor(row[:-1])
+
+    def poison(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
+        if not isinstance(module, Trunk):
+            return None
+        found = (inputs[0] == poisoned).all(dim=1)
+        return output.masked_fill(found[:, None, None], torch.nan)
+
+    torch.nn.modules.module.register_module_forward_hook(poison)
+    try:
+        train(stage_uri, config, pack)
+    except NonFiniteError as error:
+        Path(stage_uri, f"error-{torch.distributed.get_rank()}").write_text(str(error))
+
+
+def train_out_of_memory(stage_uri: str, config: TrainConfig, pack: Input) -> None:
+    """The same on a device whose memory is full."""
+
+    def fail(module: torch.nn.Module, inputs: Any) -> None:
+        if isinstance(module, Trunk):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has none free.")
+
+    torch.nn.modules.module.register_module_forward_pre_hook(fail)
+    train(stage_uri, config, pack)
 
 
 def metrics(stage_uri: str) -> dict[int, dict[str, Any]]:
@@ -73,46 +114,153 @@ def batch(step: int, rows: int) -> torch.Tensor:
     return torch.randint(0, VOCABULARY, (rows, CONTEXT + 1), generator=torch.Generator().manual_seed(step))
 
 
-def engine_cases(folder: str, cases: Sequence[tuple[str, TrainConfig]]) -> None:
-    """Losses and gradient norms of each case; then what a gradient and a loss that are not finite on one rank do.
+SOURCES = 4
 
-    A case whose name begins with "mup" has the model of that kind.
+
+def batch_sources(step: int, rows: int) -> torch.Tensor:
+    """Of each row of ``batch``; source 2 has none, and source 3 none in every other step."""
+    return torch.tensor([(0, 1, 0, 3)[(row + step) % (4 - step % 2)] for row in range(rows)])
+
+
+def batch_weights(step: int, rows: int) -> torch.Tensor:
+    """Targets of ``batch`` that count: of some rows all, of some a few, of row 0 none."""
+    counted = torch.tensor([(row * (3 + step)) % (CONTEXT + 3) for row in range(rows)])
+    return (torch.arange(CONTEXT) < counted[:, None]).float()
+
+
+def engine_cases(folder: str, cases: Sequence[tuple[str, TrainConfig]], faulty: Sequence[TrainConfig] = ()) -> None:
+    """Results of each case, and what faults do under each of the other settings.
+
+    A case whose name begins with "mup" has the model of that kind; one that begins with "padded" has weights.
     """
+    from caravela.train.engine import Engine
+
+    found: dict[str, Any] = {}
+    nothing_random = True
+    for name, config in cases:
+        engine = Engine(new_model(MUP if name.startswith("mup") else MODEL), config, torch.device("cpu"), SOURCES)
+        padded, random = name.startswith("padded"), torch.get_rng_state()
+        found[name] = [train_step(engine, step, padded) for step in range(1, config.steps + 1)]
+        nothing_random &= torch.equal(random, torch.get_rng_state())
+    found["nothing_random"] = nothing_random
+    found["faults"] = [faults(config) for config in faulty]
+    path = Path(folder, f"{torch.distributed.get_world_size()}-{torch.distributed.get_rank()}.json")
+    path.write_text(json.dumps(found))
+
+
+def train_step(engine: Any, step: int, padded: bool = False) -> Any:
+    """One step of this rank's share of ``batch``."""
+    config = engine.config
+    targets = int(batch_weights(step, config.batch_rows).sum()) if padded else config.batch_rows * CONTEXT
+    return engine.step(micro_batches(config, step, padded), targets, config.learning_rate, step)
+
+
+def micro_batches(config: TrainConfig, step: int, padded: bool = False) -> list[Any]:
+    """This rank's rows of ``batch``."""
     from caravela.data.order import rank_slice
-    from caravela.train.engine import Engine, NonFiniteError, Rows
+    from caravela.train.engine import Rows
+
+    whole = config.batch_rows
+    tokens, sources, weights = batch(step, whole), batch_sources(step, whole), batch_weights(step, whole)
+    slots = rank_slice(whole, torch.distributed.get_rank(), torch.distributed.get_world_size())
+    cuts = range(slots.start, slots.stop, config.micro_batch_rows)
+    parts = [slice(start, min(start + config.micro_batch_rows, slots.stop)) for start in cuts]
+    return [Rows(tokens[p], weights=weights[p] if padded else None, sources=sources[p]) for p in parts]
+
+
+def faults(config: TrainConfig) -> dict[str, Any]:
+    """After a good step, a gradient and then a loss that are not finite on one rank; then a good step again."""
+    from caravela.train.engine import Engine
+    from caravela.train.faults import NonFiniteError
+
+    rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    engine = Engine(new_model(), config, torch.device("cpu"))
+    train_step(engine, 1)
+    before, held = engine.full_weights(), engine.fragments()
+    rows = micro_batches(config, 2)
+    passes = -(-config.batch_rows // num_ranks // config.micro_batch_rows)
+    calls = 0
+
+    def spoil_the_second(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return gradient * torch.inf if calls % passes == 2 % passes else gradient
+
+    hook = engine.decoder.model.norm.weight.register_hook(spoil_the_second) if rank == 0 else None
+    found: dict[str, Any] = {}
+    try:
+        engine.step(rows, config.batch_rows * CONTEXT, config.learning_rate, 76)
+    except NonFiniteError as error:
+        found["gradient"] = [str(error), error.ranks, error.rows]
+    if hook is not None:
+        hook.remove()
+    weights = torch.ones(len(rows[0].tokens), CONTEXT)
+    weights[2, 5] = torch.nan
+    spoilt = [rows[0]._replace(weights=weights), *rows[1:]] if rank == num_ranks - 1 else rows
+    try:
+        engine.step(spoilt, config.batch_rows * CONTEXT, config.learning_rate, 77)
+    except NonFiniteError as error:
+        found["loss"] = [str(error), error.ranks, error.rows]
+    after, holds = engine.full_weights(), engine.fragments()
+    found["weights_kept"] = all(torch.equal(before[name], after[name]) for name in before)
+    found["moments_kept"] = all(
+        (one.arrays[kind] == other.arrays[kind]).all()
+        for one, other in zip(held, holds, strict=True)
+        for kind in one.arrays
+    )
+    found["adam_step"] = engine.adam_step()
+    found["next_loss"] = train_step(engine, 2).loss
+    return found
+
+
+def keep_and_resume(
+    folder: str, kept: Sequence[tuple[str, TrainConfig]], resumed: Sequence[tuple[str, str, TrainConfig]]
+) -> None:
+    """Four steps, with a checkpoint of the second; then steps three and four from checkpoints of other groups.
+
+    Args:
+        folder: of checkpoints and results.
+        kept: name and settings of each run that is made from the start.
+        resumed: name of the run, name of the one whose checkpoint it takes, settings.
+    """
+    from caravela.train import checkpoint
+    from caravela.train.engine import Engine
 
     rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     found: dict[str, Any] = {}
-    for name, config in cases:
-        engine = Engine(new_model(MUP if name.startswith("mup") else MODEL), config, torch.device("cpu"))
-        results = []
-        for step in range(1, config.steps + 1):
-            slots = rank_slice(config.batch_rows, rank, num_ranks)
-            mine = batch(step, config.batch_rows)[slots.start : slots.stop]
-            micro_batches = [Rows(rows) for rows in mine.split(config.micro_batch_rows) if len(rows)]
-            results.append(engine.step(micro_batches, config.batch_rows * CONTEXT, config.learning_rate, step))
-        found[name] = results
+    for name, config in kept:
+        engine = Engine(new_model(), config, torch.device("cpu"), SOURCES)
+        for step in (1, 2):
+            train_step(engine, step)
+        writer = checkpoint.Writer(os.path.join(folder, name), "aaaa", rank, num_ranks, 1, print)
+        progress = checkpoint.Progress(step=2, tokens=0, adam_step=engine.adam_step(), loader={}, fingerprint="f")
+        writer.start(progress, engine.fragments(), {})
+        writer.wait()
+        writer.close()
+        found[name] = [[train_step(engine, step) for step in (3, 4)], held_out(engine)]
+    for name, source, config in resumed:
+        saved = checkpoint.latest(os.path.join(folder, source))
+        assert saved is not None
+        other = Decoder(MODEL).initialize(torch.Generator().manual_seed(1))
+        engine = Engine(other, config, torch.device("cpu"), SOURCES)
+        train_step(engine, 9)  # whatever a process has computed before
+        checkpoint.check(saved, engine.shapes(), {}, 0)
+        reader = checkpoint.Reader(saved, tempfile.mkdtemp(dir=folder))
+        engine.restore(reader.read, saved.progress.adam_step)
+        for parameter, weight in engine.full_weights().items():
+            assert (reader.read(parameter, 0, weight.numel())["weight"] == weight.flatten().numpy()).all(), parameter
+        found[name] = [[train_step(engine, step) for step in (3, 4)], held_out(engine)]
+    Path(folder, f"{num_ranks}-{rank}-{len(resumed)}.json").write_text(json.dumps(found))
 
-    before = engine.full_weights()
-    rows = [Rows(batch(1, 1))]
-    if rank == 0:
-        spoil = engine.decoder.model.norm.weight.register_hook(lambda gradient: gradient * torch.inf)
-    try:
-        engine.step(rows, config.batch_rows * CONTEXT, config.learning_rate, 76)
-        found["gradient_error"] = ""
-    except NonFiniteError as error:
-        found["gradient_error"] = str(error)
-    if rank == 0:
-        spoil.remove()
-    with torch.no_grad():
-        if rank == num_ranks - 1:  # one rank's share of one loss is enough to stop all
-            engine.decoder.model.norm.weight[0] = torch.nan
-    try:
-        engine.step(rows, config.batch_rows * CONTEXT, config.learning_rate, 77)
-        found["error"] = ""
-    except NonFiniteError as error:
-        found["error"] = str(error)
-    after = engine.full_weights()
-    found["weights_kept"] = all(torch.equal(before[name], after[name]) for name in before)
-    found["adam_step"] = engine.adam_step()
-    Path(folder, f"{num_ranks}-{rank}.json").write_text(json.dumps(found))
+
+def held_out(engine: Any) -> tuple[float, float]:
+    """Loss of five rows, which ranks have unequal numbers of; of the last row half counts."""
+    from caravela.data.order import rank_slice
+    from caravela.train.engine import Rows
+
+    tokens = batch(99, 5)
+    weights = torch.ones(5, CONTEXT)
+    weights[4, CONTEXT // 2 :] = 0
+    mine = rank_slice(5, torch.distributed.get_rank(), torch.distributed.get_world_size())
+    found: tuple[float, float] = engine.held_out_loss((Rows(tokens[[i]], weights=weights[[i]]), 10) for i in mine)
+    return found

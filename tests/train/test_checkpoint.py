@@ -1,11 +1,13 @@
 """Checkpoints as files: any cut can be read, a half one does not exist, and what fails is told and survived."""
 
+import dataclasses
 import json
 import os
 import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from caravela.train.checkpoint_writer import Writer
 from tests.train.conftest import config
 
 SIZES = {"model.embed_tokens.weight": 100, "model.norm.weight": 7}
+SHAPES: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (20, 5), "model.norm.weight": (7,)}
+MODEL = {"hidden_size": 5, "tied_embeddings": True}
 
 
 def values(name: str, kind: str, step: int) -> np.ndarray:
@@ -26,7 +30,8 @@ def values(name: str, kind: str, step: int) -> np.ndarray:
 
 
 def fragments(name: str, start: int, stop: int, step: int) -> Fragment:
-    return Fragment(name, start, {kind: values(name, kind, step)[start:stop] for kind in checkpoint.KINDS})
+    arrays = {kind: values(name, kind, step)[start:stop] for kind in checkpoint.KINDS}
+    return Fragment(name, start, arrays, SHAPES[name])
 
 
 def cut(rank: int, num_ranks: int, step: int) -> list[Fragment]:
@@ -43,7 +48,8 @@ def cut(rank: int, num_ranks: int, step: int) -> list[Fragment]:
 
 
 def progress(step: int) -> Progress:
-    return Progress(step=step, tokens=10 * step, adam_step=step, loader={"next_batch": step}, fingerprint="f")
+    loader = {"next_batch": step, "seed": 3}
+    return Progress(step=step, tokens=10 * step, adam_step=step, loader=loader, fingerprint="f", model=MODEL)
 
 
 def metrics_row(step: int) -> str:
@@ -138,6 +144,63 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     assert found is not None
     with pytest.raises(UserError, match=r"holds 7 of elements 0 to 9 of model.norm.weight"):
         Reader(found, os.fspath(tmp_path)).read("model.norm.weight", 0, 9)
+
+
+def test_checkpoint_that_fits_passes_the_check_whatever_ranks_wrote_it(tmp_path: Path) -> None:
+    write(os.fspath(tmp_path), [5], num_ranks=3)
+    found = checkpoint.latest(os.fspath(tmp_path))
+    assert found is not None
+    checkpoint.check(found, SHAPES, MODEL, 3)
+    checkpoint.check(found, SHAPES, {**MODEL, "a_switch_that_came_later": 1}, 3)
+    older = dataclasses.replace(found, progress=dataclasses.replace(found.progress, model={}, loader={}))
+    checkpoint.check(older, SHAPES, MODEL, 4)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "model", "seed", "message"),
+    [
+        (
+            SHAPES,
+            {**MODEL, "hidden_size": 6},
+            3,
+            "model.hidden_size = 6: expected 5, as .*step_00000005-aaaa was trained with",
+        ),
+        (SHAPES, MODEL, 4, "train.seed = 4: expected 3, as .*step_00000005-aaaa was trained with"),
+        ({**SHAPES, "lm_head.weight": (20, 5)}, MODEL, 3, r"aaaa: weight lm_head.weight \[20, 5\] is missing"),
+        (
+            {**SHAPES, "model.embed_tokens.weight": (5, 20)},
+            MODEL,
+            3,
+            r"aaaa: weight model.embed_tokens.weight is \[20, 5\], but the model's is \[5, 20\]",
+        ),
+        (
+            {"model.norm.weight": (7,)},
+            MODEL,
+            3,
+            r"aaaa: weight model.embed_tokens.weight is unknown to the model \(and 0 more\)",
+        ),
+    ],
+)
+def test_checkpoint_that_contradicts_the_model_or_the_settings_is_one_line(
+    tmp_path: Path, shapes: dict[str, tuple[int, ...]], model: dict[str, Any], seed: int, message: str
+) -> None:
+    write(os.fspath(tmp_path), [5])
+    found = checkpoint.latest(os.fspath(tmp_path))
+    assert found is not None
+    with pytest.raises(UserError, match=message) as raised:
+        checkpoint.check(found, shapes, model, seed)
+    assert "\n" not in str(raised.value)
+
+
+def test_checkpoint_that_lacks_a_part_of_a_weight_is_one_line(tmp_path: Path) -> None:
+    write(os.fspath(tmp_path), [5])
+    found = checkpoint.latest(os.fspath(tmp_path))
+    assert found is not None
+    half = dataclasses.replace(found, files=found.files[:1])
+    with pytest.raises(
+        UserError, match=r"aaaa: holds 53 elements of weight model.embed_tokens.weight \[20, 5\]: expected"
+    ):
+        checkpoint.check(half, {"model.embed_tokens.weight": (20, 5)}, MODEL, 3)
 
 
 def test_checkpoint_retention_keeps_the_newest_and_clears_what_was_left(root: str) -> None:

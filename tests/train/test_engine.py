@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,21 @@ import torch
 
 from caravela.model.config import ModelConfig
 from caravela.train.config import TrainConfig
-from tests.train.groups import MODEL, MUP, batch, engine_cases, new_model, run_group
+from tests.train.groups import (
+    MODEL,
+    MUP,
+    SOURCES,
+    batch,
+    batch_sources,
+    batch_weights,
+    engine_cases,
+    new_model,
+    run_group,
+)
 
 pytestmark = pytest.mark.slow
 
-STEPS, ROWS = 4, 8
+STEPS, ROWS = 4, 16
 
 
 def config(**changed: Any) -> TrainConfig:
@@ -26,14 +37,30 @@ def config(**changed: Any) -> TrainConfig:
 
 CASES = {
     1: [
-        ("8", config()),
-        ("4+4", config(micro_batch_rows=4)),
-        ("3+3+2, zero 2", config(micro_batch_rows=3, zero_stage=2)),
+        ("1 x 16", config(micro_batch_rows=16)),
+        ("16 x 1", config(micro_batch_rows=1)),
+        ("4 x 4", config(micro_batch_rows=4)),
+        ("padded, 5+5+5+1, zero 2", config(micro_batch_rows=5, zero_stage=2)),
+        ("4 x 4, zero 3", config(micro_batch_rows=4, zero_stage=3)),
+        ("4 x 4, every second block again", config(micro_batch_rows=4, activation_checkpointing=2)),
     ],
-    2: [("mup", config()), ("4 | 4", config()), ("3+1 | 3+1, zero 2", config(micro_batch_rows=3, zero_stage=2))],
-    3: [("2 | 3 | 3", config()), ("2 | 2+1 | 2+1, zero 2", config(micro_batch_rows=2, zero_stage=2))],
+    2: [
+        ("mup", config()),
+        ("8 | 8", config()),
+        ("padded, 3+3+2 | 3+3+2, zero 2", config(micro_batch_rows=3, zero_stage=2)),
+        ("mup, zero 3", config(zero_stage=3)),
+        ("padded, 3+3+2 | 3+3+2, zero 3", config(micro_batch_rows=3, zero_stage=3)),
+        ("4+4 | 4+4, zero 3, all blocks again", config(micro_batch_rows=4, zero_stage=3, activation_checkpointing=1)),
+    ],
+    3: [
+        ("padded, 5 | 5 | 5+1", config(micro_batch_rows=5)),
+        ("5 | 5 | 5+1, zero 2", config(micro_batch_rows=5, zero_stage=2)),
+        ("5 | 5 | 5+1, zero 3", config(micro_batch_rows=5, zero_stage=3)),
+    ],
 }
-BF16 = ("bf16", config(precision="bf16", micro_batch_rows=3))
+BF16 = [(f"bf16, zero {stage}", config(precision="bf16", micro_batch_rows=3, zero_stage=stage)) for stage in (1, 2, 3)]
+FAULTY = [config(micro_batch_rows=4, zero_stage=stage) for stage in (1, 2, 3)]
+FAULTY += [config(micro_batch_rows=4, zero_stage=stage, precision="bf16") for stage in (1, 3)]
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +74,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[int, 
 
 def run_cases(folder: Path) -> dict[tuple[int, int], Any]:
     for num_ranks, cases in CASES.items():
-        # the last case is also the one that is fed weights that are not numbers
-        run_group(num_ranks, engine_cases, str(folder), [*cases, BF16] if num_ranks < 3 else cases)
+        run_group(num_ranks, engine_cases, str(folder), [*cases, *BF16] if num_ranks < 3 else cases, FAULTY)
     ranks = [(num_ranks, rank) for num_ranks in CASES for rank in range(num_ranks)]
     return {(n, rank): json.loads((folder / f"{n}-{rank}.json").read_text()) for n, rank in ranks}
 
 
-def plain_loop(shape: ModelConfig = MODEL) -> list[tuple[float, float]]:
-    """AdamW on the mean loss of whole batches, with PyTorch alone."""
+def plain_loop(shape: ModelConfig = MODEL, padded: bool = False) -> list[tuple[float, float, list[float | None]]]:
+    """AdamW on the mean loss of whole batches, with PyTorch alone; losses, norms of gradients, losses by source."""
     torch.manual_seed(0)
     settings, model = config(), new_model(shape)
     inner = [p for name, p in model.named_parameters() if name.endswith("_proj.weight")]
@@ -69,13 +95,20 @@ def plain_loop(shape: ModelConfig = MODEL) -> list[tuple[float, float]]:
     results = []
     for step in range(1, STEPS + 1):
         tokens = batch(step, ROWS)
+        targets = tokens[:, 1:].masked_fill(batch_weights(step, ROWS) == 0, -100) if padded else tokens[:, 1:]
         logits = model(tokens[:, :-1]).flatten(0, 1)
-        loss = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten())
+        loss = torch.nn.functional.cross_entropy(logits, targets.flatten())
         loss.backward()
+        with torch.no_grad():
+            losses = torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction="none").view_as(targets)
+        by_source: list[float | None] = []
+        for source in range(SOURCES):
+            counts = (batch_sources(step, ROWS) == source)[:, None] & (targets >= 0)
+            by_source.append(float(losses[counts].mean()) if counts.any() else None)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         adam.step()
         adam.zero_grad()
-        results.append((float(loss.detach()), float(norm)))
+        results.append((float(loss.detach()), float(norm), by_source))
     return results
 
 
@@ -83,28 +116,55 @@ def plain_loop(shape: ModelConfig = MODEL) -> list[tuple[float, float]]:
 def test_engine_any_cut_of_the_global_batch_equals_plain_pytorch(
     found: dict[tuple[int, int], Any], num_ranks: int, case: str
 ) -> None:
-    expected = plain_loop(MUP if case == "mup" else MODEL)
+    losses, norms, source_losses = zip(
+        *plain_loop(MUP if case.startswith("mup") else MODEL, "padded" in case), strict=True
+    )
+    assert {tuple(loss is None for loss in step) for step in source_losses} == {
+        (False, False, True, False),
+        (False, False, True, True),
+    }
     for rank in range(num_ranks):
-        losses, norms = zip(*found[num_ranks, rank][case], strict=True)
-        assert losses == pytest.approx([loss for loss, _ in expected], rel=2e-6)
-        assert norms == pytest.approx([norm for _, norm in expected], rel=2e-5)
+        found_losses, found_norms, found_source_losses = zip(*found[num_ranks, rank][case], strict=True)
+        assert found_losses == pytest.approx(losses, rel=2e-6)
+        assert found_norms == pytest.approx(norms, rel=2e-5)
+        for step, wanted in zip(found_source_losses, source_losses, strict=True):
+            assert [loss is None for loss in step] == [loss is None for loss in wanted]
+            assert [loss or 0.0 for loss in step] == pytest.approx([loss or 0.0 for loss in wanted], rel=2e-6)
 
 
 def test_engine_bf16_stays_near_fp32(found: dict[tuple[int, int], Any]) -> None:
-    expected = [loss for loss, _ in plain_loop()]
+    expected = [loss for loss, _, _ in plain_loop()]
     for num_ranks in (1, 2):
-        losses = [loss for loss, _ in found[num_ranks, 0]["bf16"]]
-        assert losses == pytest.approx(expected, rel=2e-3)
+        for case, _ in BF16:
+            losses = [loss for loss, _, _ in found[num_ranks, 0][case]]
+            assert losses == pytest.approx(expected, rel=2e-3)
 
 
 def test_engine_loss_or_gradient_that_is_not_finite_stops_all_ranks_before_the_update(
     found: dict[tuple[int, int], Any],
 ) -> None:
-    for seen in found.values():
-        assert seen["error"] == "step 77: the loss is nan; stopped before the update"
-        assert seen["gradient_error"].startswith("step 76: the gradient is not finite (loss ")
-        assert seen["weights_kept"]
-        assert seen["adam_step"] == STEPS
+    second_loss = plain_loop()[1][0]
+    for (num_ranks, rank), seen in found.items():
+        last, rank_0_rows = num_ranks - 1, ROWS // num_ranks
+        for settings, fault in zip(FAULTY, seen["faults"], strict=True):
+            text, ranks, rows = fault["gradient"]
+            assert re.fullmatch(
+                r"step 76: the gradient is not finite \(loss 4\.\d{4}\) on rank 0; stopped before the update", text
+            )
+            assert ranks == [0]
+            assert rows == ([row for row in range(4, 8) if row < rank_0_rows] if rank == 0 else [])
+            text, ranks, rows = fault["loss"]
+            assert text == f"step 77: the loss is nan on rank {last}; stopped before the update"
+            assert ranks == [last]
+            assert rows == ([2] if rank == last else [])
+            assert fault["weights_kept"]
+            assert fault["moments_kept"]
+            assert fault["adam_step"] == 1
+            assert fault["next_loss"] == pytest.approx(second_loss, rel=2e-6 if settings.precision == "fp32" else 2e-3)
+
+
+def test_engine_nothing_in_training_is_random(found: dict[tuple[int, int], Any]) -> None:
+    assert all(seen["nothing_random"] for seen in found.values())
 
 
 def test_deepspeed_is_the_version_whose_internals_are_used() -> None:

@@ -61,6 +61,7 @@ def test_launch_fingerprint_depends_on_what_changes_the_model_alone(tmp_path: Pa
     assert {field.name for field in dataclasses.fields(TrainConfig)}.issuperset(RESULT_FREE)
     usual = stage(tmp_path, pack).fingerprint
     same = {"num_workers": 1, "zero_stage": 2, "micro_batch_rows": 5, "trace": False, "max_failures": 0}
+    same |= {"activation_checkpointing": 1, "compile": "off"}
     assert stage(tmp_path, pack, **same).fingerprint == usual
     for name, value in {"seed": 1, "steps": 25, "batch_rows": 8, "learning_rate": 2e-2, "precision": "bf16"}.items():
         assert stage(tmp_path, pack, **{name: value}).fingerprint != usual, name

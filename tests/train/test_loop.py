@@ -49,7 +49,8 @@ def test_loop_trains_on_what_the_order_says(unbroken: Path, pack: Input) -> None
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "zero_stage", "tolerance"), [(2, 1, 0.0), (2, 2, 2e-6), (1, 1, 2e-6), (3, 1, 2e-6)]
+    ("num_ranks", "zero_stage", "tolerance"),
+    [(2, 1, 0.0), (2, 2, 2e-6), (1, 1, 2e-6), (3, 1, 2e-6), (3, 3, 2e-6)],
 )
 def test_loop_resumed_by_any_number_of_workers_equals_unbroken(
     unbroken: Path, pack: Input, tmp_path: Path, num_ranks: int, zero_stage: int, tolerance: float

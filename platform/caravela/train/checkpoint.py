@@ -16,8 +16,10 @@ Decisions, with their price:
 """
 
 import json
+import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,8 @@ class Fragment:
     name: str
     start: int
     arrays: Arrays
+    shape: tuple[int, ...] = ()
+    """Of the whole parameter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class Piece:
     name: str
     start: int
     numel: int
+    shape: tuple[int, ...] = ()
+    """Of the whole parameter; empty in checkpoints from before it was written down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +73,7 @@ class RankFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where training stands, apart from weights and moments. Under 1 KB."""
+    """Where training stands, apart from weights and moments. No state of random generators: training draws nothing."""
 
     step: int
     """Updates made."""
@@ -79,6 +85,8 @@ class Progress:
     """The next batch, and of what data and order."""
     fingerprint: str
     """Of the pretrain stage."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Settings of the model; empty in checkpoints from before they were written down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +133,41 @@ def sizes(found: Checkpoint) -> dict[str, int]:
     for piece in (piece for file in found.files for piece in file.pieces):
         total[piece.name] = total.get(piece.name, 0) + piece.numel
     return total
+
+
+def check(found: Checkpoint, shapes: Mapping[str, tuple[int, ...]], model: Mapping[str, Any], seed: int) -> None:
+    """Compares a checkpoint with the model and the order that it is to go on with.
+
+    Args:
+        found: the checkpoint.
+        shapes: of the model's parameters, by name.
+        model: settings of the model.
+        seed: of the order of rows.
+
+    Raises:
+        UserError: naming the first setting that contradicts it, or weight that is missing, unknown or of another shape.
+    """
+    was = found.progress.model
+    for name in model if was else ():
+        if was.get(name, model[name]) != model[name]:
+            raise UserError(f"model.{name} = {model[name]}: expected {was[name]}, as {found.uri} was trained with")
+    if (trained_with := found.progress.loader.get("seed", seed)) != seed:
+        raise UserError(f"train.seed = {seed}: expected {trained_with}, as {found.uri} was trained with")
+    held: dict[str, tuple[int, tuple[int, ...]]] = {}
+    for piece in (piece for file in found.files for piece in file.pieces):
+        held[piece.name] = (held.get(piece.name, (0, ()))[0] + piece.numel, piece.shape)
+    for name, shape in shapes.items():
+        if name not in held:
+            raise UserError(f"{found.uri}: weight {name} {list(shape)} is missing")
+        numel, stored = held[name]
+        if stored and stored != shape:
+            raise UserError(f"{found.uri}: weight {name} is {list(stored)}, but the model's is {list(shape)}")
+        if numel != math.prod(shape):
+            raise UserError(
+                f"{found.uri}: holds {numel} elements of weight {name} {list(shape)}: expected {math.prod(shape)}"
+            )
+    if unknown := sorted(held.keys() - shapes.keys()):
+        raise UserError(f"{found.uri}: weight {unknown[0]} is unknown to the model (and {len(unknown) - 1} more)")
 
 
 def size_of(uri: str) -> int | None:

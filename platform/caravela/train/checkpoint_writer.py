@@ -132,7 +132,9 @@ class Writer:
             tensors = {key(kind, f.name, f.start): array for f in fragments for kind, array in f.arrays.items()}
             safetensors.numpy.save_file(tensors, local)
             storage.publish(local, storage.join(uri, name))
-            pieces = tuple(Piece(name=f.name, start=f.start, numel=f.arrays["weight"].size) for f in fragments)
+            pieces = tuple(
+                Piece(name=f.name, start=f.start, numel=f.arrays["weight"].size, shape=f.shape) for f in fragments
+            )
             record = RankFile(path=name, bytes=os.path.getsize(local), sha256=storage.sha256_of(local), pieces=pieces)
         storage.write_text(record_uri(uri, self.rank), json.dumps(dataclasses.asdict(record)))
 

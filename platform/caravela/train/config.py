@@ -11,6 +11,8 @@ from typing import Literal
 RESULT_FREE = (
     "micro_batch_rows",
     "zero_stage",
+    "activation_checkpointing",
+    "compile",
     "num_workers",
     "num_cpus_per_worker",
     "use_gpu",
@@ -69,8 +71,13 @@ class TrainConfig:
     """Of the initial weights and of the order of rows."""
     shuffle_row_groups: int = 8
     """Row groups whose rows are shuffled together."""
-    zero_stage: Literal[1, 2] = 1
-    """What DeepSpeed splits over workers: 1 optimizer state, 2 gradients too."""
+    zero_stage: Literal[1, 2, 3] = 1
+    """What DeepSpeed splits over workers: 1 optimizer state, 2 gradients too, 3 weights too."""
+    activation_checkpointing: int = 0
+    """Of every n-th block, activations are made again in the backward pass instead of held: 1 is all blocks, 0 none.
+    Saves memory, and costs up to a third more time."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether blocks go through torch.compile, which needs a C++ compiler on CPU; auto is: on GPU with ZeRO 1 or 2."""
     num_workers: int = 1
     """Processes that train together."""
     num_cpus_per_worker: int = 1
@@ -126,6 +133,7 @@ class TrainConfig:
         least |= {"num_cpus_per_worker": 1, "checkpoint_every_steps": 1, "keep_checkpoints": 1, "log_every_steps": 1}
         least |= {"warmup_steps": 0, "validate_every_steps": 0, "validation_rows": 1, "threads": 0, "max_failures": -1}
         least |= {"keep_every_steps": 0, "spike_window": 8, "spike_skip_before": 0}
+        least |= {"activation_checkpointing": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected {value} or more")

@@ -1,7 +1,7 @@
-"""One training step by DeepSpeed's ZeRO 1 or 2, and its state as fragments. The only module that imports deepspeed.
+"""One training step by DeepSpeed's ZeRO, and its state as fragments. The only module that imports deepspeed.
 
 In: micro-batches of rows, the number of targets of the whole global batch, a learning rate. Out: the loss of the global
-batch in nats per target and the norm of its gradient; the same on every rank.
+batch in nats per target, also by source, and the norm of its gradient; the same on every rank.
 
 Decisions, with their price:
 
@@ -9,7 +9,10 @@ Decisions, with their price:
   the same update to rounding. Every rank does the same number of micro-batches (ZeRO 2 reduces after each); one that
   has fewer rows fills up with a row of weight 0.
 * Gradients are summed in float32, also when the model is bfloat16: 4 bytes a parameter more on each rank.
-* A loss or gradient that is not finite ends the run on all ranks before the update. Price: one more scalar to reduce.
+* A loss or gradient that is not finite ends the run on all ranks before the update. Price: one more reduction, of a
+  scalar, which the losses by source go along with.
+* Nothing in training is random: there is no dropout, and the order of rows is a function of the step. So there is no
+  state of a generator to keep.
 * torch's AdamW, and on CPU no shared-memory op, because DeepSpeed would compile both in the user's session. The table
   of ops is DeepSpeed's own affair, as are the fragments; so its version is pinned and tests guard both.
 """
@@ -28,21 +31,19 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from caravela.errors import UserError
+from caravela.model.config import ModelConfig, num_parameters
 from caravela.model.scaling import learning_rate_factor
 from caravela.model.transformer import Decoder
+from caravela.train import partition
+from caravela.train.blocks import prepare_blocks
 from caravela.train.checkpoint import Arrays, Fragment
 from caravela.train.config import TrainConfig
+from caravela.train.faults import NonFiniteError
 
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 # DeepSpeed calls collectives by names that torch 2.13 warns about, at every step's first call in every process.
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-MOMENTS = ("exp_avg", "exp_avg_sq")
 RATE_FACTOR = "learning_rate_factor"
-
-
-class NonFiniteError(UserError):
-    """The loss or the gradient of a step is infinite or not a number; the weights are those of the step before."""
 
 
 class Rows(NamedTuple):
@@ -54,36 +55,50 @@ class Rows(NamedTuple):
     """[rows, context] ids of documents that must not see one another."""
     weights: Tensor | None = None
     """[rows, context] 0 for a target that does not count, else 1; None where all do."""
+    sources: Tensor | None = None
+    """[rows] number of each row's source, where the loss is wanted by source."""
 
 
 class StepResult(NamedTuple):
     loss: float
     grad_norm: float
     """Before clipping."""
+    source_losses: tuple[float | None, ...]
+    """Nats per target of each source, None where it has no target in this global batch; empty if not asked for."""
 
 
 class _Loss(nn.Module):
-    """What DeepSpeed calls: rows to the summed loss."""
+    """What DeepSpeed calls: rows to the summed loss, and the share of each row in it."""
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         self.decoder = decoder
 
-    def forward(self, tokens: Tensor, weights: Tensor | None, segments: Tensor | None) -> Tensor:
-        total: Tensor = self.decoder.loss(tokens[:, :-1], tokens[:, 1:], weights, segments).total
-        return total
+    def forward(self, tokens: Tensor, weights: Tensor | None, segments: Tensor | None) -> tuple[Tensor, Tensor]:
+        loss = self.decoder.loss(tokens[:, :-1], tokens[:, 1:], weights, segments)
+        return loss.total, loss.rows_B
 
 
 class Engine:
     """A model in training. Made and called by all ranks together, after ``torch.distributed`` is initialised."""
 
-    def __init__(self, model: Decoder, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, model: Decoder, config: TrainConfig, device: torch.device, num_sources: int = 0) -> None:
+        """Hands the model over to DeepSpeed.
+
+        Args:
+            model: with its initial weights.
+            config: settings of training.
+            device: that the model computes on.
+            num_sources: that the loss is also wanted for, one by one; 0 if it is not.
+        """
         self.config = config
         self.device = device
+        self.num_sources = num_sources
         self.num_ranks = torch.distributed.get_world_size()
         if device.type == "cpu":
             # Merely starting the CPU backend would compile this op; gloo reduces without it.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        prepare_blocks(model, config, device)
         deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, config.weight_decay),
@@ -94,24 +109,10 @@ class Engine:
         )
         with contextlib.redirect_stdout(io.StringIO()):  # it prints memory figures, whatever its log level
             self._engine, *_ = deepspeed.initialize(
-                model=_Loss(model), optimizer=optimizer, config=deepspeed_settings(config, self.num_ranks)
+                model=_Loss(model), optimizer=optimizer, config=deepspeed_settings(config, model.config, self.num_ranks)
             )
         self._zero = self._engine.optimizer
-        self._adam = self._zero.optimizer
-        self._set_adam_step(0)
-
-    def _set_adam_step(self, adam_step: int) -> None:
-        """Gives every group its Adam state, with moments of zero, and links it to the parameters' fragments.
-
-        Adam would make it in its first step. DeepSpeed links it after the step of the *first* group, when the others
-        have none yet, and then never again.
-        """
-        for group in self._adam.param_groups:
-            for flat in group["params"]:
-                count = torch.tensor(float(adam_step), device=flat.device if group["fused"] else "cpu")
-                self._adam.state[flat] = {"step": count} | {kind: torch.zeros_like(flat) for kind in MOMENTS}
-        self._zero._hp_optimizer_states_linked = False
-        self._zero._lazy_init_hp_params_optimizer_state()
+        partition.set_adam_step(self._zero, 0)
 
     @property
     def decoder(self) -> Decoder:
@@ -120,7 +121,7 @@ class Engine:
         return decoder
 
     def step(self, micro_batches: Sequence[Rows], targets: int, learning_rate: float, step: int) -> StepResult:
-        """Updates the weights once.
+        """Updates the weights once. After an error the engine is as it was, and can go on.
 
         Args:
             micro_batches: this rank's rows; a rank may have none.
@@ -134,27 +135,88 @@ class Engine:
         self._engine.train()
         for group in self._zero.param_groups:
             group["lr"] = learning_rate * group[RATE_FACTOR]
-        total = torch.zeros((), device=self.device)
-        padded = list(self._equal_count(micro_batches))
-        for i, rows in enumerate(padded):
-            self._engine.set_gradient_accumulation_boundary(i == len(padded) - 1)
-            tokens, segments, weights = self._here(rows)
-            loss = self._engine(tokens, weights, segments)
-            total += loss.detach()
-            # DeepSpeed takes the mean over ranks; ours is a sum.
-            self._engine.backward(loss * (self.num_ranks / targets), scale_wrt_gas=False)
-            if i < len(padded) - 1:
-                self._engine.step()
-        torch.distributed.all_reduce(total)
-        mean = float(total) / targets
+        # the loss; then, for each source, loss and targets
+        sums = torch.zeros(1 + 2 * self.num_sources, dtype=torch.float64, device=self.device)
+        losses = []
+        for rows, loss, row_losses in self._passes(micro_batches, targets):
+            sums[0] += loss
+            self._add_by_source(sums[1:].view(2, -1), rows, row_losses)
+            losses.append(row_losses)
+        torch.distributed.all_reduce(sums)
+        total, *by_source = sums.tolist()
+        mean = total / targets
         if not math.isfinite(mean):
-            raise NonFiniteError(f"step {step}: the loss is {mean}; stopped before the update")
+            self._discard()
+            num_rows = sum(len(rows.tokens) for rows in micro_batches)
+            guilty = (~torch.cat(losses)[:num_rows].isfinite()).nonzero()[:, 0].tolist()
+            raise self._fault(step, f"the loss is {mean}", guilty)
         self._engine.step()
         if self._zero.overflow:  # DeepSpeed has seen it on all ranks and left the weights alone
-            raise NonFiniteError(
-                f"step {step}: the gradient is not finite (loss {mean:.4f}); stopped before the update"
-            )
-        return StepResult(mean, float(self._engine.get_global_grad_norm()))
+            guilty = self._rows_of_bad_gradient(micro_batches, targets)
+            raise self._fault(step, f"the gradient is not finite (loss {mean:.4f})", guilty)
+        totals, counts = by_source[: self.num_sources], by_source[self.num_sources :]
+        source_losses = tuple(loss / n if n else None for loss, n in zip(totals, counts, strict=True))
+        return StepResult(mean, float(self._engine.get_global_grad_norm()), source_losses)
+
+    def _passes(self, micro_batches: Sequence[Rows], targets: int) -> Iterator[tuple[Rows, Tensor, Tensor]]:
+        """Adds up the gradients; gives each micro-batch, its summed loss, and that of each row."""
+        padded = list(self._equal_count(micro_batches))
+        for i, rows in enumerate(padded):
+            last = i == len(padded) - 1
+            self._engine.set_gradient_accumulation_boundary(last)
+            rows = self._here(rows)
+            loss, row_losses = self._engine(rows.tokens, rows.weights, rows.segments)
+            # DeepSpeed takes the mean over ranks; ours is a sum.
+            self._engine.backward(loss * (self.num_ranks / targets), scale_wrt_gas=False)
+            if not last:
+                self._engine.step()
+            yield rows, loss.detach(), row_losses
+
+    def _discard(self) -> None:
+        """Throws the gradients away, in DeepSpeed's own way."""
+        partition.spoil_gradients(self._zero)
+        self._engine.step()
+        assert self._zero.overflow, "gradients that are not finite were taken"
+        partition.clear_gradients(self._zero)
+
+    def _rows_of_bad_gradient(self, micro_batches: Sequence[Rows], targets: int) -> list[int]:
+        """Rows of this rank's micro-batches whose gradient is not finite; all passes are made again to find them.
+
+        When DeepSpeed sees it, gradients of all ranks are summed already.
+        """
+        finite: list[Tensor] = []
+
+        def look(gradient: Tensor) -> None:
+            finite.append(gradient.isfinite().all())
+
+        hooks = [parameter.register_hook(look) for parameter in self.decoder.parameters()]  # type: ignore[no-untyped-call]
+        guilty: list[int] = []
+        first, num_rows = 0, sum(len(rows.tokens) for rows in micro_batches)
+        for rows, _, _ in self._passes(micro_batches, targets):
+            if first < num_rows and not all(finite):
+                guilty += range(first, first + len(rows.tokens))
+            first += len(rows.tokens)
+            finite.clear()
+        for hook in hooks:
+            hook.remove()
+        self._discard()
+        return guilty
+
+    def _fault(self, step: int, what: str, rows: Sequence[int]) -> NonFiniteError:
+        """The error of all ranks, which names those that have such rows."""
+        has_rows: list[Any] = [None] * self.num_ranks
+        torch.distributed.all_gather_object(has_rows, bool(rows))
+        ranks = tuple(rank for rank in range(self.num_ranks) if has_rows[rank])
+        named = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}" if ranks else "no rank by itself"
+        return NonFiniteError(f"step {step}: {what} on {named}; stopped before the update", step, ranks, tuple(rows))
+
+    def _add_by_source(self, sums: Tensor, rows: Rows, row_losses: Tensor) -> None:
+        """Adds each row's loss and targets to those of its source; ``sums`` is [2, sources]."""
+        if self.num_sources == 0 or rows.sources is None:  # an empty micro-batch has no source
+            return
+        context = rows.tokens.shape[1] - 1
+        counts = torch.full_like(row_losses, context) if rows.weights is None else rows.weights.sum(dim=1)
+        sums.index_add_(1, rows.sources, torch.stack([row_losses, counts]).double())
 
     def sum_over_ranks(self, number: int) -> int:
         """The sum of a whole number of each rank's, on all ranks."""
@@ -164,10 +226,11 @@ class Engine:
 
     def _here(self, rows: Rows) -> Rows:
         """The same on the device that computes."""
-        segments, weights = (
-            None if each is None else each.to(self.device, non_blocking=True) for each in (rows.segments, rows.weights)
+        segments, weights, sources = (
+            None if each is None else each.to(self.device, non_blocking=True)
+            for each in (rows.segments, rows.weights, rows.sources)
         )
-        return Rows(rows.tokens.to(self.device, non_blocking=True), segments, weights)
+        return Rows(rows.tokens.to(self.device, non_blocking=True), segments, weights, sources)
 
     def _equal_count(self, micro_batches: Sequence[Rows]) -> Iterator[Rows]:
         """The rank's micro-batches, and as many empty ones as the rank with the most rows makes necessary."""
@@ -176,38 +239,57 @@ class Engine:
         assert len(micro_batches) <= count, f"{len(micro_batches)} micro-batches, but no rank has more than {count}"
         yield from micro_batches
         for _ in range(count - len(micro_batches)):
-            context = self.decoder.config.max_positions
-            tokens = torch.zeros(1, context + 1, dtype=torch.int64)
-            yield Rows(tokens, weights=torch.zeros(1, context))
+            yield self._empty()
+
+    def _empty(self) -> Rows:
+        """A row without targets: for a rank that has nothing to do where others have."""
+        context = self.decoder.config.max_positions
+        return Rows(torch.zeros(1, context + 1, dtype=torch.int64), weights=torch.zeros(1, context))
+
+    def _together(self, batches: Iterable[tuple[Rows, int]]) -> Iterator[tuple[Rows, int]]:
+        """The batches, and under ZeRO 3, where ranks compute together, empty ones until all ranks are done."""
+        if self.config.zero_stage < 3:
+            yield from batches
+            return
+        mine = iter(batches)
+        batch = next(mine, None)
+        while self.sum_over_ranks(batch is not None):
+            yield batch or (self._empty(), 0)
+            batch = next(mine, None)
 
     @torch.no_grad()
     def held_out_loss(self, batches: Iterable[tuple[Rows, int]]) -> tuple[float, float]:
         """Loss of rows that are not trained on: nats per target, and bits per byte of the text they stand for."""
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         self._engine.eval()
-        for rows, target_bytes in batches:
-            tokens, segments, weights = self._here(rows)
-            loss = self.decoder.loss(tokens[:, :-1], tokens[:, 1:], weights, segments)
-            sums += torch.tensor([float(loss.total), float(loss.num_targets), target_bytes], device=self.device)
+        for rows, target_bytes in self._together(batches):
+            rows = self._here(rows)
+            loss, _ = self._engine(rows.tokens, rows.weights, rows.segments)
+            count = rows.tokens[:, 1:].numel() if rows.weights is None else float(rows.weights.sum())
+            sums += torch.tensor([float(loss), count, target_bytes], device=self.device)
         torch.distributed.all_reduce(sums)
         total, count, size = sums.tolist()
         return total / max(1.0, count), total / math.log(2) / max(1.0, size)
 
     def adam_step(self) -> int:
-        """Updates that the optimizer has made, which its bias correction depends on."""
-        steps = {int(state["step"]) for state in self._adam.state.values()}
-        assert len(steps) == 1, f"parameter groups disagree about Adam's step: {steps}"
-        return steps.pop()
+        """Updates that the optimizer has made."""
+        return partition.adam_step(self._zero)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all parameters, by name. A tied matrix comes once."""
+        return {name: partition.shape(parameter) for name, parameter in self.decoder.named_parameters()}
 
     def fragments(self) -> list[Fragment]:
         """A copy, in CPU memory, of this rank's share of weights and moments."""
-        copies = []
-        for name, piece in self._pieces():
-            start = int(piece.lp_fragment_address.start)
-            tensors = {"weight": piece.get_hp_fragment(), **{kind: piece.get_hp_fragment(kind) for kind in MOMENTS}}
-            arrays = {kind: tensor.detach().to("cpu", copy=True).numpy() for kind, tensor in tensors.items()}
-            copies.append(Fragment(name, start, arrays))
-        return copies
+        return [
+            Fragment(
+                piece.name,
+                piece.start,
+                {kind: tensor.detach().to("cpu", copy=True).numpy() for kind, tensor in piece.tensors.items()},
+                piece.shape,
+            )
+            for piece in partition.pieces(self._zero, self.decoder)
+        ]
 
     @torch.no_grad()
     def restore(self, read: Callable[[str, int, int], Arrays], adam_step: int) -> None:
@@ -217,28 +299,20 @@ class Engine:
             read: gives elements ``[start, start + numel)`` of a parameter by name, as ``checkpoint.Reader.read`` does.
             adam_step: updates made.
         """
-        self._set_adam_step(adam_step)
-        for name, piece in self._pieces():
-            address = piece.lp_fragment_address
-            arrays = read(name, int(address.start), int(address.numel))
-            piece.get_hp_fragment().copy_(torch.from_numpy(arrays["weight"]))
-            for kind in MOMENTS:
-                piece.get_hp_fragment(kind).copy_(torch.from_numpy(arrays[kind]))
-        self._zero.update_lp_params()  # else the model computes with its old weights until the next update
-
-    def _pieces(self) -> Iterator[tuple[str, Any]]:
-        """DeepSpeed's record of what this rank holds of each parameter."""
-        for name, parameter in self.decoder.named_parameters():
-            if (piece := parameter._hp_mapping) is not None:  # type: ignore[attr-defined]
-                yield name, piece
+        partition.set_adam_step(self._zero, adam_step)
+        for piece in partition.pieces(self._zero, self.decoder):
+            arrays = read(piece.name, piece.start, piece.numel)
+            for kind, tensor in piece.tensors.items():
+                tensor.copy_(torch.from_numpy(arrays[kind]))
+        partition.refresh(self._zero)
 
     def full_weights(self) -> dict[str, Tensor]:
         """All weights in float32 on the CPU, on rank 0; empty on the others. A tied matrix comes once."""
         weights = {}
         for name, parameter in self.decoder.named_parameters():
-            whole = parameter.get_full_hp_param()  # type: ignore[attr-defined]
+            whole = partition.full_weight(self._zero, parameter)
             if torch.distributed.get_rank() == 0:
-                weights[name] = whole.cpu()
+                weights[name] = whole.to("cpu", copy=True)
         return weights
 
 
@@ -254,8 +328,12 @@ def parameter_groups(model: Decoder, weight_decay: float) -> list[dict[str, Any]
     ]
 
 
-def deepspeed_settings(config: TrainConfig, num_ranks: int) -> dict[str, Any]:
-    """What DeepSpeed is told. Its batch sizes are bookkeeping: we set the boundaries of accumulation ourselves."""
+def deepspeed_settings(config: TrainConfig, shape: ModelConfig, num_ranks: int) -> dict[str, Any]:
+    """What DeepSpeed is told. Its batch sizes are bookkeeping: we set the boundaries of accumulation ourselves.
+
+    No bucket is larger than the model. ZeRO 3 leaves norms and biases whole, as gathering them is nothing but waiting.
+    """
+    bucket = min(500_000_000, num_parameters(shape))
     settings: dict[str, Any] = {
         "train_batch_size": num_ranks,
         "train_micro_batch_size_per_gpu": 1,
@@ -263,7 +341,11 @@ def deepspeed_settings(config: TrainConfig, num_ranks: int) -> dict[str, Any]:
         "gradient_clipping": config.clip,
         "steps_per_print": 1 << 60,
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "reduce_bucket_size": bucket,
+            "stage3_param_persistence_threshold": 4 * shape.hidden_size,
+        },
     }
     if config.precision == "bf16":
         settings["bf16"] = {"enabled": True, "check_grad_overflow": True}

@@ -219,7 +219,7 @@ def _worker(task: Mapping[str, Any]) -> None:
     if not task["train"]["use_gpu"]:
         os.environ["DS_ACCELERATOR"] = "cpu"  # read when deepspeed is imported, which is why that comes after it
     from caravela.train import loop
-    from caravela.train.engine import NonFiniteError
+    from caravela.train.faults import NonFiniteError
 
     if storage.exists(task["verdict_uri"]):
         return

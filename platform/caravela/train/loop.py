@@ -29,6 +29,7 @@ import torch
 import torch.distributed
 
 from caravela import manifest, storage
+from caravela.config import to_dict
 from caravela.data.loader import Batch, BatchRows, Loader, held_out_batches
 from caravela.data.rows import counted_targets
 from caravela.data.sources import MixtureConfig, training_order
@@ -44,6 +45,7 @@ from caravela.train import checkpoint
 from caravela.train.checkpoint_writer import Writer
 from caravela.train.config import TrainConfig
 from caravela.train.engine import Engine, Rows, StepResult
+from caravela.train.faults import NonFiniteError, out_of_memory, with_documents
 from caravela.train.schedule import learning_rate
 
 METRICS_FOLDER = "metrics"
@@ -72,7 +74,10 @@ def train(task: Task, progress: Poster) -> None:
         UserError: data that is missing or corrupt, a loss that is not finite, too little memory.
     """
     torch.set_num_threads(task.train.threads or task.train.num_cpus_per_worker)
-    _Training(task, progress).run()
+    try:
+        _Training(task, progress).run()
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(error, task.train) from error
 
 
 class _Training:
@@ -102,6 +107,7 @@ class _Training:
         self.attempt, found = self._agree()
         self.step = self.kept_step = found.progress.step if found else 0
         if found:
+            checkpoint.check(found, self.engine.shapes(), to_dict(task.model), self.config.seed)
             self._check_data(found)
             with tempfile.TemporaryDirectory(prefix="caravela-restore-") as folder:
                 self.engine.restore(checkpoint.Reader(found, folder).read, found.progress.adam_step)
@@ -190,14 +196,11 @@ class _Training:
         if self.config.trace:
             name = f"{self.step:08d}-{self.attempt}-{self.rank:05d}.json"
             storage.write_text(storage.join(self.task.stage_uri, TRACE_FOLDER, name), json.dumps(batch.document_ids))
+        context = self.order.context(self.step)
         try:
-            micro_batches = list(self._micro_batches(batch, self.order.context(self.step)))
-            return self.engine.step(micro_batches, self._targets(batch), rate, self.step)
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"train.micro_batch_rows = {self.config.micro_batch_rows}: step {self.step} does not fit into the "
-                f"memory of the GPU; lower it ({' '.join(str(error).split())})"
-            ) from error
+            return self.engine.step(list(self._micro_batches(batch, context)), self._targets(batch), rate, self.step)
+        except NonFiniteError as error:
+            raise with_documents(error, batch.document_ids, self.order.row_context // context) from None
 
     def _targets(self, batch: Batch) -> int:
         """Targets of the global batch that count. Only where rows may be padded the ranks must ask one another."""
@@ -226,6 +229,7 @@ class _Training:
             adam_step=self.engine.adam_step(),
             loader={"next_step": self.step + 1, "seed": self.config.seed, "data": self.data_hash},
             fingerprint=self.task.fingerprint,
+            model=dict(to_dict(self.task.model)),
         )
         segment = storage.join(self.task.stage_uri, METRICS_FOLDER, f"{self.kept_step + 1:08d}.jsonl")
         self.handed_over, self.metrics = self.metrics, {}
