@@ -44,7 +44,9 @@ class Shape(NamedTuple):
         return self.batch_rows * self.model.max_positions
 
 
-def llama(layers: int, hidden: int, inner: int, heads: int, kv_heads: int, vocabulary: int, context: int) -> ModelConfig:
+def llama(
+    layers: int, hidden: int, inner: int, heads: int, kv_heads: int, vocabulary: int, context: int
+) -> ModelConfig:
     """A Llama without biases and with matrices of its own for input and output."""
     return ModelConfig(
         num_layers=layers,
