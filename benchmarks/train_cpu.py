@@ -25,6 +25,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import statistics
 import sys
 import time
@@ -37,6 +38,7 @@ import psutil
 from train_turns import TURNS, Turns, go_on, wait_until_stopped
 
 KINDS = ("plain", "engine", "stage", "hugging_face", "trainer")
+MARKS = "marks.json"
 PARTS = {
     "imports": "imports of the driver",
     "ray": "Ray starts",
@@ -117,6 +119,8 @@ def prepare(options: argparse.Namespace) -> None:
     from caravela.model.transformer import Decoder
 
     model = shapes()[options.shape].model
+    shutil.rmtree(f"{options.out}/pretrain", ignore_errors=True)  # of a run before, which would be found to be finished
+    Path(options.out, MARKS).unlink(missing_ok=True)
     write_pack(
         f"{options.out}/pack", 8 * steps(options) * options.batch_rows, model.max_positions, model.vocabulary_size
     )
@@ -226,7 +230,7 @@ def train_stage(options: argparse.Namespace) -> None:
     from caravela.train.launch import pretrain_stage
     from tests.packed_rows import write_tokenizer
 
-    marks_file = f"{options.out}/marks.json"
+    marks_file = f"{options.out}/{MARKS}"
     os.environ[TURNS] = f"{options.warm_up},{options.block},{marks_file}"
     os.environ["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
     inputs = [Input(name=name, fingerprint="f", uri=f"{options.out}/{name}") for name in ("pack", "tokenizer")]
@@ -258,24 +262,35 @@ def train_stage(options: argparse.Namespace) -> None:
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """Lets all take turns; their times, losses and, of Ray, processor time."""
     running: dict[str, psutil.Popen] = {}
+    try:
+        ray_cores = take_turns(options, running)
+    finally:
+        for process in running.values():
+            if process.poll() is None:
+                process.kill()  # stopped, so that nothing else reaches it
+    found = {kind: json.loads(Path(options.out, f"{kind}.json").read_text("utf-8")) for kind in running}
+    rows, length = np.load(f"{options.out}/rows.npy").shape[1:]
+    return {"tokens_per_step": rows * (length - 1), "ray_cores": ray_cores, "found": found}
+
+
+def take_turns(options: argparse.Namespace, running: dict[str, psutil.Popen]) -> float:
+    """Starts all, lets them go on in turn to their ends; the cores that Ray takes meanwhile."""
     workers: dict[str, psutil.Process] = {}
     for kind in sorted(options.kinds, key=lambda kind: kind == "stage"):  # its Ray would be in the way of the others
         running[kind] = start(options, kind)
         workers[kind] = worker_of(options, kind, running[kind])
         wait_until_stopped(workers[kind])
         print(f"{kind} is ready", file=sys.stderr, flush=True)
-    clock, ray_clock = time.monotonic(), ray_seconds(running, workers)
+    clock, before, ray_cores = time.monotonic(), ray_seconds(running, workers), 0.0
     for turn in range(options.rounds):
-        if turn == options.rounds - 1:  # in the last turn the stage ends, and Ray with it
-            ray_share = (ray_seconds(running, workers) - ray_clock) / (time.monotonic() - clock)
+        if turn and turn == options.rounds - 1:  # in the last turn the stage ends, and Ray with it
+            ray_cores = (ray_seconds(running, workers) - before) / (time.monotonic() - clock)
         for kind in options.kinds:
             go_on(workers[kind])
     for kind, process in running.items():
         code = process.wait()
         assert code == 0, f"{kind}: ended with {code}"
-    found = {kind: json.loads(Path(options.out, f"{kind}.json").read_text("utf-8")) for kind in running}
-    rows, length = np.load(f"{options.out}/rows.npy").shape[1:]
-    return {"tokens_per_step": rows * (length - 1), "ray_cores": ray_share, "found": found}
+    return ray_cores
 
 
 def start(options: argparse.Namespace, kind: str) -> psutil.Popen:
@@ -289,7 +304,7 @@ def start(options: argparse.Namespace, kind: str) -> psutil.Popen:
 
 def worker_of(options: argparse.Namespace, kind: str, process: psutil.Popen) -> psutil.Process:
     """The process that computes: Ray's worker in the case of the stage."""
-    marks = Path(options.out, "marks.json")
+    marks = Path(options.out, MARKS)
     while kind == "stage" and not marks.exists():
         assert process.poll() is None, f"the stage ended with {process.returncode}"
         time.sleep(0.1)

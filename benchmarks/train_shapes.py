@@ -20,15 +20,11 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from caravela.config import build
 from caravela.model.config import ModelConfig, num_parameters
-from caravela.model.conversion import folded, to_transformers
-from caravela.model.families import family_of, to_config_json
+from caravela.model.conversion import to_transformers
 from caravela.model.transformer import Decoder
 
 RECIPES = Path(__file__).parents[1] / "jobs" / "configs" / "recipes"
-H200_PEAK_FLOPS = 989e12
-"""Dense bfloat16 without sparsity, by NVIDIA's data sheet; the H100 SXM's is the same."""
 LEARNING_RATE, BETAS, EPSILON, WEIGHT_DECAY, CLIP = 3e-4, (0.9, 0.95), 1e-8, 0.1, 1.0
 
 
@@ -64,13 +60,14 @@ def of_recipe(name: str) -> ModelConfig:
     with open(RECIPES / f"{name}.toml", "rb") as file:
         recipe = tomllib.load(file)
     sizes = {"vocabulary_size": recipe["tokenizer"]["vocabulary_size"], "max_positions": recipe["pack"]["context"]}
-    return build(ModelConfig, {**recipe["model"], **sizes}, name)
+    return ModelConfig(**recipe["model"], **sizes)
 
 
 def shapes() -> dict[str, Shape]:
     """By name. Steps of the GPU's shapes are of 131,072 tokens; micro-batches leave half of an H200's memory free."""
     return {
-        "toy": Shape(llama(2, 64, 128, 4, 2, 256, 32), 4, 2),
+        "toy": Shape(llama(2, 64, 128, 4, 2, 640, 32), 4, 2),
+        "6m": Shape(llama(6, 256, 640, 4, 2, 4096, 128), 8, 8),
         "10m": Shape(llama(8, 256, 704, 4, 4, 8192, 256), 4, 4),
         "160m": Shape(of_recipe("ttl-160m"), 64, 32),
         "345m": Shape(of_recipe("biatron-345m"), 32, 8),
@@ -87,8 +84,11 @@ def flops_per_token(model: ModelConfig) -> int:
 class Loop(Protocol):
     """A model in training."""
 
-    def step(self, rows_BT: Tensor) -> float:
+    def step(self, rows_BT: Tensor, learning_rate: float | None = None) -> float:
         """Updates the weights once with rows [rows, context + 1]; the loss before it, in nats per target."""
+
+    def held_out_loss(self, rows_BT: Tensor) -> float:
+        """The loss of rows that are not trained on, in nats per target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,14 +119,33 @@ def their_loss(model: Any, rows_BT: Tensor) -> Tensor:
 
 
 def hugging_face_twin(decoder: Decoder) -> Any:
-    """The model of transformers' class with the same weights, in float32 on the CPU."""
+    """The Llama or Starcoder 2 of transformers with the same weights, in float32 on the CPU.
+
+    Its config is written out here, although ``caravela.model.families`` has it too, because that module needs the
+    libraries of object storage.
+    """
     import transformers
 
-    state, config = folded(decoder.state_dict(), decoder.config)
-    content = to_config_json(config)
-    settings = transformers.AutoConfig.for_model(content.pop("model_type"), **content)
-    theirs = transformers.AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa", dtype=torch.float32)
-    theirs.load_state_dict(to_transformers(state, config, family_of(config)))
+    ours = decoder.config
+    sizes = {
+        "vocab_size": ours.vocabulary_size,
+        "hidden_size": ours.hidden_size,
+        "intermediate_size": ours.feed_forward_size,
+        "num_hidden_layers": ours.num_layers,
+        "num_attention_heads": ours.num_heads,
+        "num_key_value_heads": ours.num_kv_heads,
+        "max_position_embeddings": ours.max_positions,
+        "rope_parameters": {"rope_type": "default", "rope_theta": ours.rope_theta},
+        "tie_word_embeddings": ours.tied_embeddings,
+    }
+    if ours.norm == "rms":
+        family, content = "llama", {**sizes, "rms_norm_eps": ours.norm_epsilon}
+    else:
+        family, content = "starcoder2", {**sizes, "norm_epsilon": ours.norm_epsilon, "hidden_act": "gelu"}
+        content |= {"use_bias": True, "residual_dropout": 0.0, "embedding_dropout": 0.0}
+    config = transformers.AutoConfig.for_model(family, **content)
+    theirs = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    theirs.load_state_dict(to_transformers(decoder.state_dict(), ours, family))
     return theirs
 
 
@@ -149,7 +168,9 @@ class PlainLoop:
         if settings.compile:
             (model.model if isinstance(model, Decoder) else model).compile()
 
-    def step(self, rows_BT: Tensor) -> float:
+    def step(self, rows_BT: Tensor, learning_rate: float | None = None) -> float:
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate or self.settings.learning_rate
         rows_BT = rows_BT.to(self.settings.device)
         targets = rows_BT[:, 1:].numel()
         total = torch.zeros((), device=rows_BT.device)
@@ -164,6 +185,14 @@ class PlainLoop:
         if self.masters is not self.parameters:
             torch._foreach_copy_(self.parameters, self.masters)
         return float(total) / targets
+
+    @torch.no_grad()
+    def held_out_loss(self, rows_BT: Tensor) -> float:
+        self.model.eval()
+        batches = rows_BT.to(self.settings.device).split(self.settings.micro_batch_rows)
+        total = sum(float(self.summed_loss(self.model, rows)) for rows in batches)
+        self.model.train()
+        return total / rows_BT[:, 1:].numel()
 
     def _take_over(self) -> None:
         """Adds gradients in bfloat16 to those in float32, of which the optimizer knows alone."""
@@ -205,10 +234,15 @@ class EngineLoop:
         self.engine = Engine(model, self.config, torch.device(settings.device))
         self.steps = 0
 
-    def step(self, rows_BT: Tensor) -> float:
+    def step(self, rows_BT: Tensor, learning_rate: float | None = None) -> float:
         self.steps += 1
         micro_batches = [self.rows(rows) for rows in rows_BT.split(self.config.micro_batch_rows)]
-        return self.engine.step(micro_batches, rows_BT[:, 1:].numel(), self.config.learning_rate, self.steps).loss
+        rate = learning_rate or self.config.learning_rate
+        return self.engine.step(micro_batches, rows_BT[:, 1:].numel(), rate, self.steps).loss
+
+    def held_out_loss(self, rows_BT: Tensor) -> float:
+        batches = rows_BT.split(self.config.micro_batch_rows)
+        return self.engine.held_out_loss((self.rows(rows), rows[:, 1:].numel()) for rows in batches)[0]
 
 
 def process_group_of_one(device: str) -> None:
