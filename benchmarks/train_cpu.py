@@ -27,6 +27,7 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -35,10 +36,11 @@ from typing import Any
 
 import numpy as np
 import psutil
-from train_turns import TURNS, Turns, go_on, wait_until_stopped
+from train_turns import TURNS, Noted, go_on, wait_until_stopped
 
 KINDS = ("plain", "engine", "stage", "hugging_face", "trainer")
 MARKS = "marks.json"
+TURN_OPTIONS = ("rounds", "block", "warm_up")
 PARTS = {
     "imports": "imports of the driver",
     "ray": "Ray starts",
@@ -69,6 +71,9 @@ def main() -> None:
     if options.one:
         train_one(options)
         return
+    missing = lacks(options.peer_python) if "trainer" in options.kinds else ""
+    if missing:
+        options.kinds.remove("trainer")
     os.makedirs(options.out, exist_ok=True)
     prepare(options)
     from loader import machine
@@ -76,6 +81,8 @@ def main() -> None:
     figures = {"machine": machine(), "options": {**vars(options), "out": "", "peer_python": ""}, **measured(options)}
     Path(options.out, "train_cpu.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     print(as_markdown(figures))
+    if missing:
+        print(f"\nThe Trainer was not measured: {options.peer_python} lacks {missing} (--peer-python names another)")
 
 
 def steps(options: argparse.Namespace) -> int:
@@ -133,88 +140,22 @@ def prepare(options: argparse.Namespace) -> None:
     write_model(decoder, "float32", {}, f"{options.out}/hugging_face")
 
 
-class Noted(Turns):
-    """Turns that note when steps end, and their losses."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        super().__init__(options.warm_up, options.block)
-        self.ends, self.losses = [time.perf_counter()], list[float]()
-
-    def after_step(self, loss: float) -> None:
-        self.losses.append(loss)
-        self.ends.append(time.perf_counter())
-
-    def write(self, path: str) -> None:
-        found = {"seconds": np.diff(self.ends).tolist(), "losses": self.losses}
-        Path(path).write_text(json.dumps(found), "utf-8")
-
-
 def train_one(options: argparse.Namespace) -> None:
     """A training in this process."""
     if options.one == "stage":
         train_stage(options)
         return
     import torch
+    from train_shapes import Settings, Shape, loop_of, shapes
 
     torch.set_num_threads(options.threads)
-    rows = torch.from_numpy(np.load(f"{options.out}/rows.npy"))
-    turns = Noted(options)
-    if options.one == "trainer":
-        train_by_trainer(options, rows, turns)
-    else:
-        from train_shapes import Settings, Shape, loop_of, shapes
-
-        shape = Shape(shapes()[options.shape].model, options.batch_rows, options.batch_rows)
-        loop = loop_of(options.one, shape, Settings(micro_batch_rows=options.batch_rows))
-        for batch in rows:
-            turns.before_step()
-            turns.after_step(loop.step(batch))
+    turns = Noted(options.warm_up, options.block)
+    shape = Shape(shapes()[options.shape].model, options.batch_rows, options.batch_rows)
+    loop = loop_of(options.one, shape, Settings(micro_batch_rows=options.batch_rows))
+    for batch in torch.from_numpy(np.load(f"{options.out}/rows.npy")):
+        turns.before_step()
+        turns.after_step(loop.step(batch))
     turns.write(f"{options.out}/{options.one}.json")
-
-
-def train_by_trainer(options: argparse.Namespace, rows: Any, turns: Noted) -> None:
-    """Hugging Face's Trainer as it comes, but for the order of rows; our code is not needed."""
-    import torch
-    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
-
-    class InOrder(Trainer):  # type: ignore[misc]
-        def _get_train_sampler(self, *arguments: Any) -> Any:
-            return torch.utils.data.SequentialSampler(self.train_dataset)
-
-        def training_step(self, *arguments: Any, **named: Any) -> Any:
-            loss = super().training_step(*arguments, **named)
-            self.last_loss = float(loss)
-            return loss
-
-    class TakesTurns(TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, *arguments: Any, **named: Any) -> None:
-            turns.before_step()
-
-        def on_step_end(self, *arguments: Any, **named: Any) -> None:
-            turns.after_step(trainer.last_loss)
-
-    settings = TrainingArguments(
-        output_dir=f"{options.out}/trainer",
-        max_steps=steps(options),
-        per_device_train_batch_size=options.batch_rows,
-        learning_rate=3e-4,
-        lr_scheduler_type="constant",
-        weight_decay=0.1,
-        adam_beta2=0.95,
-        max_grad_norm=1.0,
-        use_cpu=True,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to=[],
-        remove_unused_columns=False,
-        disable_tqdm=True,
-    )
-    data = [
-        {"input_ids": row[:-1], "labels": row[:-1], "shift_labels": row[1:]} for row in rows.reshape(-1, rows.shape[-1])
-    ]
-    model = AutoModelForCausalLM.from_pretrained(f"{options.out}/hugging_face", dtype=torch.float32)
-    trainer = InOrder(model=model, args=settings, train_dataset=data, callbacks=[TakesTurns()])
-    trainer.train()
 
 
 def train_stage(options: argparse.Namespace) -> None:
@@ -234,7 +175,7 @@ def train_stage(options: argparse.Namespace) -> None:
     os.environ[TURNS] = f"{options.warm_up},{options.block},{marks_file}"
     os.environ["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
     inputs = [Input(name=name, fingerprint="f", uri=f"{options.out}/{name}") for name in ("pack", "tokenizer")]
-    write_tokenizer(inputs[1].uri)
+    write_tokenizer(inputs[1].uri, sha256="")  # rows of random tokens have none
     stage = pretrain_stage(options.out, train_config(options), shapes()[options.shape].model, inputs[:1], inputs[1])
     marks["imports"] = time.time()
     with agents_at_known_ports():
@@ -276,11 +217,12 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 def take_turns(options: argparse.Namespace, running: dict[str, psutil.Popen]) -> float:
     """Starts all, lets them go on in turn to their ends; the cores that Ray takes meanwhile."""
     workers: dict[str, psutil.Process] = {}
-    for kind in sorted(options.kinds, key=lambda kind: kind == "stage"):  # its Ray would be in the way of the others
-        running[kind] = start(options, kind)
-        workers[kind] = worker_of(options, kind, running[kind])
-        wait_until_stopped(workers[kind])
-        print(f"{kind} is ready", file=sys.stderr, flush=True)
+    for kinds in ([kind for kind in options.kinds if kind != "stage"], ["stage"] if "stage" in options.kinds else []):
+        running |= {kind: start(options, kind) for kind in kinds}  # the stage by itself, as its start is measured
+        for kind in kinds:
+            workers[kind] = worker_of(options, kind, running[kind])
+            wait_until_stopped(workers[kind])
+            print(f"{kind} is ready", file=sys.stderr, flush=True)
     clock, before, ray_cores = time.monotonic(), ray_seconds(running, workers), 0.0
     for turn in range(options.rounds):
         if turn and turn == options.rounds - 1:  # in the last turn the stage ends, and Ray with it
@@ -294,12 +236,21 @@ def take_turns(options: argparse.Namespace, running: dict[str, psutil.Popen]) ->
 
 
 def start(options: argparse.Namespace, kind: str) -> psutil.Popen:
-    python = options.peer_python if kind == "trainer" else sys.executable
-    settings = {name: getattr(options, name) for name in ("out", "shape", "threads", "rounds", "block")}
-    settings |= {"batch-rows": options.batch_rows, "warm-up": options.warm_up, "one": kind}
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    settings = {name: str(getattr(options, name)) for name in ("out", "shape", "batch_rows", "threads", *TURN_OPTIONS)}
+    words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
+    command = [sys.executable, __file__, *words, "--one", kind]
+    if kind == "trainer":
+        command = [options.peer_python, os.path.join(os.path.dirname(__file__), "train_peer.py"), *words]
     threads = {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
-    return psutil.Popen([python, __file__, *words], env={**os.environ, **threads}, stdout=sys.stderr)
+    return psutil.Popen(command, env={**os.environ, **threads}, stdout=sys.stderr)
+
+
+def lacks(python: str) -> str:
+    """What an interpreter misses for the Trainer; empty if nothing."""
+    code = (
+        "import importlib.util as u; print(*(n for n in ('torch','transformers','accelerate') if not u.find_spec(n)))"
+    )
+    return subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def worker_of(options: argparse.Namespace, kind: str, process: psutil.Popen) -> psutil.Process:

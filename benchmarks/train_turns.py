@@ -10,6 +10,7 @@ import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -37,6 +38,24 @@ class Turns:
         if past >= 0 and past % self.block == 0:
             os.kill(os.getpid(), signal.SIGSTOP)
         self.steps += 1
+
+
+class Noted(Turns):
+    """Turns that note when steps end, and their losses."""
+
+    def __init__(self, warm_up: int, block: int) -> None:
+        super().__init__(warm_up, block)
+        self.ends, self.losses = [time.perf_counter()], list[float]()
+
+    def after_step(self, loss: float) -> None:
+        self.losses.append(loss)
+        self.ends.append(time.perf_counter())
+
+    def write(self, path: str) -> None:
+        """Seconds and losses of all steps."""
+        seconds = [end - begin for begin, end in itertools.pairwise(self.ends)]
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"seconds": seconds, "losses": self.losses}, file)
 
 
 def wait_until_stopped(process: psutil.Process) -> None:
