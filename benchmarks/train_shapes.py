@@ -183,7 +183,8 @@ class PlainLoop:
         self.adam.step()
         self.adam.zero_grad()
         if self.masters is not self.parameters:
-            torch._foreach_copy_(self.parameters, self.masters)
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, self.masters)
         return float(total) / targets
 
     @torch.no_grad()
