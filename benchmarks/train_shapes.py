@@ -155,11 +155,11 @@ class PlainLoop:
     def __init__(self, model: nn.Module, summed_loss: SummedLoss, settings: Settings) -> None:
         self.summed_loss, self.settings = summed_loss, settings
         dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-        self.parameters = list(model.to(settings.device).parameters())
-        self.masters = [cast(Tensor, nn.Parameter(p.detach().clone())) for p in self.parameters]
+        self.parameters: list[Tensor] = list(model.to(settings.device).parameters())
+        self.masters: list[Tensor] = [nn.Parameter(p.detach().clone()) for p in self.parameters]
         self.model = model.to(dtype).train()
         if dtype == torch.float32:
-            self.masters = cast(list[Tensor], self.parameters)
+            self.masters = self.parameters
         groups = [
             {"params": [p for p in self.masters if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
             {"params": [p for p in self.masters if p.dim() < 2], "weight_decay": 0.0},
