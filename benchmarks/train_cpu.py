@@ -14,7 +14,8 @@ its own:
 
 They take turns: after each block of ``--block`` steps a process stops itself and the next goes on, so that all see the
 same machine at about the same time. The first step of a block does not count. Tokens/s are the median over steps;
-ratios are taken within a round of turns and their median is given. Losses of all are compared step by step.
+ratios are taken within a round of turns and their median is given. On a busy machine processor time, with one thread,
+says more than the clock. Losses of all are compared step by step.
 
 Of the stage also: the share of a step that waits for data, the processor time of Ray's own processes, and the seconds
 from the start of the driver to the end of the first step in their parts. Prints Markdown; ``--out`` gets
@@ -36,7 +37,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from train_turns import TURNS, Noted, go_on, wait_until_stopped
+from train_turns import TURNS, Noted, go_on, wait_until_stopped, write_json
 
 KINDS = ("plain", "engine", "stage", "hugging_face", "trainer")
 MARKS = "marks.json"
@@ -155,7 +156,7 @@ def train_one(options: argparse.Namespace) -> None:
     for batch in torch.from_numpy(np.load(f"{options.out}/rows.npy")):
         turns.before_step()
         turns.after_step(loop.step(batch))
-    turns.write(f"{options.out}/{options.one}.json")
+    write_json(turns.figures(), f"{options.out}/{options.one}.json")
 
 
 def train_stage(options: argparse.Namespace) -> None:
@@ -193,11 +194,12 @@ def train_stage(options: argparse.Namespace) -> None:
     worker = json.loads(Path(marks_file).read_text("utf-8"))
     found = {
         "seconds": [row["seconds"] for row in rows],
+        "processor_seconds": worker.pop("processor_seconds"),
         "losses": [row["loss"] for row in rows],
         "data": [row["seconds_data"] for row in rows],
         "marks": {**marks, **worker},
     }
-    Path(options.out, "stage.json").write_text(json.dumps(found), "utf-8")
+    write_json(found, f"{options.out}/stage.json")
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
@@ -289,23 +291,31 @@ def as_markdown(figures: Mapping[str, Any]) -> str:
     options, found, tokens = figures["options"], figures["found"], figures["tokens_per_step"]
     about = figures["machine"]
     rounds = {kind: by_round(of["seconds"], options) for kind, of in found.items()}
+    busy = {kind: by_round(of["processor_seconds"], options) for kind, of in found.items()}
     lines = [
         f"{about['cpu']}, {about['cores']} cores, {options['threads']} threads; {options['shape']}, {tokens:,} tokens "
         f"a step, {options['rounds']} rounds of {options['block']} steps",
         "",
-        "| | tokens/s | step, s | time of a step over plain | largest difference of the loss from plain |",
-        "|---|---|---|---|---|",
+        "| | tokens/s | step, s | over plain | processor time of a step, s | over plain | loss, at most apart |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for kind, medians in rounds.items():
-        step = statistics.median(medians)
-        pairs = zip(medians, rounds.get("plain", medians), strict=True)
-        ratio = statistics.median(own / plain for own, plain in pairs)
+    for kind in rounds:
+        step, spent = statistics.median(rounds[kind]), statistics.median(busy[kind])
         losses = zip(found[kind]["losses"], found.get("plain", found[kind])["losses"], strict=True)
         apart = max(abs(own - plain) for own, plain in losses)
-        lines.append(f"| {kind} | {tokens / step:,.0f} | {step:.3f} | {ratio:.3f} | {apart:.1e} |")
+        lines.append(
+            f"| {kind} | {tokens / step:,.0f} | {step:.3f} | {over_plain(rounds, kind):.3f} | {spent:.3f} | "
+            f"{over_plain(busy, kind):.3f} | {apart:.1e} |"
+        )
     if "stage" in found:
         lines += ["", *about_stage(found["stage"], figures["ray_cores"], options)]
     return "\n".join(lines)
+
+
+def over_plain(rounds: Mapping[str, Sequence[float]], kind: str) -> float:
+    """Median of the ratios of the same round."""
+    pairs = zip(rounds[kind], rounds.get("plain", rounds[kind]), strict=True)
+    return statistics.median(own / plain for own, plain in pairs)
 
 
 def about_stage(stage: Mapping[str, Any], ray_cores: float, options: Mapping[str, Any]) -> list[str]:

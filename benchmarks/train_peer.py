@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from train_turns import Noted
+from train_turns import Noted, write_json
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     turns = TakesTurns(Noted(options.warm_up, options.block))
     turns.trainer = InOrder(model=model, args=settings, train_dataset=data, callbacks=[turns])
     turns.trainer.train()
-    turns.turns.write(f"{options.out}/trainer.json")
+    write_json(turns.turns.figures(), f"{options.out}/trainer.json")
 
 
 if __name__ == "__main__":

@@ -41,21 +41,30 @@ class Turns:
 
 
 class Noted(Turns):
-    """Turns that note when steps end, and their losses."""
+    """Turns that note when steps end, by the clock and in processor time of all threads, and their losses."""
 
     def __init__(self, warm_up: int, block: int) -> None:
         super().__init__(warm_up, block)
-        self.ends, self.losses = [time.perf_counter()], list[float]()
+        self.losses = list[float]()
+        self.ends, self.processor_ends = [time.perf_counter()], [time.process_time()]
 
     def after_step(self, loss: float) -> None:
         self.losses.append(loss)
         self.ends.append(time.perf_counter())
+        self.processor_ends.append(time.process_time())
 
-    def write(self, path: str) -> None:
-        """Seconds and losses of all steps."""
-        seconds = [end - begin for begin, end in itertools.pairwise(self.ends)]
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump({"seconds": seconds, "losses": self.losses}, file)
+    def figures(self) -> dict[str, list[float]]:
+        """Of all steps."""
+        ends = {"seconds": self.ends, "processor_seconds": self.processor_ends}
+        steps = {name: [end - begin for begin, end in itertools.pairwise(each)] for name, each in ends.items()}
+        return {**steps, "losses": self.losses}
+
+
+def write_json(content: Any, path: str) -> None:
+    """The same as a file, whole or not at all."""
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    os.replace(f"{path}.new", path)
 
 
 def wait_until_stopped(process: psutil.Process) -> None:
@@ -107,7 +116,7 @@ class _Watcher(importlib.abc.MetaPathFinder):
 
 def _wrap(engine: Any, marks: dict[str, float]) -> None:
     warm_up, block, file = os.environ[TURNS].split(",", 2)
-    turns = Turns(int(warm_up), int(block))
+    turns = Noted(int(warm_up), int(block))
     make, step = engine.__init__, engine.step
 
     @functools.wraps(make)
@@ -121,11 +130,9 @@ def _wrap(engine: Any, marks: dict[str, float]) -> None:
         marks.setdefault("data", time.time())
         turns.before_step()
         result = step(*arguments, **named)
-        if turns.steps == 1:
-            marks["first_step"] = time.time()
-            with open(f"{file}.new", "w", encoding="utf-8") as out:
-                json.dump(marks, out)
-            os.replace(f"{file}.new", file)
+        marks.setdefault("first_step", time.time())
+        turns.after_step(result.loss)
+        write_json({**marks, **turns.figures()}, file)
         return result
 
     engine.__init__, engine.step = made, stepped
