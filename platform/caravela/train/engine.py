@@ -265,6 +265,9 @@ def deepspeed_settings(config: TrainConfig, num_ranks: int) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {"stage": config.zero_stage},
     }
+    if not config.use_gpu and config.zero_stage == 1:
+        # A buffer for all gradients costs a copy of them; it is there for the memory of GPUs, which would be in pieces.
+        settings["zero_optimization"]["contiguous_gradients"] = False
     if config.precision == "bf16":
         settings["bf16"] = {"enabled": True, "check_grad_overflow": True}
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
