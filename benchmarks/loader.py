@@ -137,14 +137,14 @@ def faulty_s3(folder: str) -> Iterator[str]:
             proxy.terminate()
 
 
-def write_pack(uri: str, rows: int, context: int) -> None:
+def write_pack(uri: str, rows: int, context: int, vocabulary: int = VOCABULARY) -> None:
     """A finished pack stage of random tokens in documents of about ``DOCUMENT_TOKENS``."""
     generator = np.random.default_rng(0)
-    wanted = schema.packed(context + 1, VOCABULARY)
+    wanted = schema.packed(context + 1, vocabulary)
     files = []
     for part in range(PARTS):
         count = rows // PARTS
-        tokens: npt.NDArray[np.uint16] = generator.integers(0, VOCABULARY, count * (context + 1), np.uint16)
+        tokens: npt.NDArray[np.uint16] = generator.integers(0, vocabulary, count * (context + 1), np.uint16)
         starts = [list(range(0, context, DOCUMENT_TOKENS)) for _ in range(count)]
         columns = {
             "tokens": pa.FixedSizeListArray.from_arrays(pa.array(tokens), context + 1),
@@ -170,7 +170,13 @@ def write_pack(uri: str, rows: int, context: int) -> None:
             inputs=(),
             shards=(shard,),
             counters={},
-            summary={"context": context, "vocabulary_size": VOCABULARY},
+            summary={
+                "context": context,
+                "vocabulary_size": vocabulary,
+                "tokenizer_sha256": "",
+                "train_padding": 0,
+                "validation_padding": 0,
+            },
             versions={},
             started="",
             seconds=0.0,

@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from caravela.model.transformer import alibi_mask, alibi_slopes, document_mask, document_segments
+from caravela.model.transformer import alibi_slopes, linear_bias
 from tests.model.test_transformer import TINY, decoder, tokens
 
 ALIBI = dataclasses.replace(TINY, positions="alibi")
@@ -22,21 +24,28 @@ def test_slopes_by_hand() -> None:
     assert alibi_slopes(6) == pytest.approx([1 / 4, 1 / 16, 1 / 64, 1 / 256, 1 / 2, 1 / 8])
 
 
-def test_mask_by_hand() -> None:
-    config = dataclasses.replace(TINY, num_heads=2, num_kv_heads=1, positions="alibi")
-    no = -math.inf
-    plain = alibi_mask(config, 3, torch.zeros(1), None)
-    assert plain.tolist() == [
-        [
-            [[0, no, no], [-1 / 16, 0, no], [-2 / 16, -1 / 16, 0]],
-            [[0, no, no], [-1 / 256, 0, no], [-2 / 256, -1 / 256, 0]],
-        ]
-    ]
-    segments_BT = document_segments([[1], [0]], 3)
-    apart = alibi_mask(config, 3, torch.zeros(1, dtype=torch.bfloat16), document_mask(segments_BT))
-    assert apart.dtype == torch.bfloat16
-    assert apart[0, 0].tolist() == [[0, no, no], [no, 0, no], [no, -1 / 16, 0]]
-    assert torch.equal(apart[1].float(), plain[0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", ["sqrt", "full"])
+def test_features_by_hand(dtype: torch.dtype, scale: Literal["sqrt", "full"]) -> None:
+    """Beside the key at the query's own place, each key loses slope * distance; numbers are exact in either dtype."""
+    config = dataclasses.replace(
+        TINY, hidden_size=64, num_heads=4, num_kv_heads=2, head_dim=16, positions="alibi", attention_scale=scale
+    )
+    bias = linear_bias(config, 8192, torch.zeros(1, dtype=dtype))
+    assert bias.query_HF.dtype == bias.key_TF.dtype == dtype
+    scores_HT = bias.query_HF.double() @ bias.key_TF.double().T * (1 / 4 if scale == "sqrt" else 1 / 16)
+    for head, slope in enumerate([1 / 4, 1 / 16, 1 / 64, 1 / 256]):
+        distances_T = torch.arange(8192, dtype=torch.float64) - 8191
+        assert torch.equal(scores_HT[head] - scores_HT[head, -1], slope * distances_T)
+
+
+def test_memory_does_not_grow_with_the_square_of_the_context() -> None:
+    config = dataclasses.replace(ALIBI, max_positions=2048)
+    model, row_BT = decoder(config), tokens(1, 2049)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        model.loss(row_BT[:, :-1], row_BT[:, 1:]).total.backward()
+    largest = max(event.cpu_memory_usage for event in seen.events())
+    assert largest < 2048 * 2048, "a mask of one head alone would be four times that"
 
 
 def attention_by_hand(
@@ -62,7 +71,7 @@ def test_attention_equals_the_definition(num_kv_heads: int) -> None:
     x_BTD = torch.randn(1, 7, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     slopes = [1 / 4, 1 / 16, 1 / 64, 1 / 256, 1 / 2, 1 / 8]
     with torch.no_grad():
-        found_TD = attention(x_BTD, None, alibi_mask(config, 7, x_BTD, None))[0]
+        found_TD = attention(x_BTD, linear_bias(config, 7, x_BTD), None)[0]
         q_TD, k_TD, v_TD = (
             projection(x_BTD)[0] for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
         )

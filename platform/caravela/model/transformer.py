@@ -8,9 +8,9 @@ part that a switch leaves out leaves its parameters out (GELU has no ``gate_proj
 Decisions: nothing is kept in buffers (a cast of the model to bfloat16 would cast rotary tables with it, which ruins
 long positions), so tables are made per call, which costs T x E cosines. Attention is PyTorch's, the causal kernel
 without a mask and a boolean mask with segments; positions run on through a row, as rotary attention and ALiBi only see
-differences. ALiBi is an additive mask, which the kernel wants whole: one table of H x T x S in the dtype of the
-activations, times B with segments, shared by all layers (in bfloat16, 32 heads over 2,048 tokens are 268 MB, over 8,192
-4.3 GB). The loss never holds all logits (see cross_entropy). Multipliers of 1 cost nothing.
+differences. ALiBi is no mask of H x T x S, which would be 4.3 GB for 32 heads over 8,192 tokens: it is eight more
+features of queries and keys (see linear_bias), so that its kernel is the causal one too, a little wider. The loss never
+holds all logits (see cross_entropy). Multipliers of 1 cost nothing.
 
 Shapes: B rows, T tokens, S tokens attended to (S = T), D hidden, F feed-forward, V vocabulary, H query heads, K key and
 value heads, E features of a head.
@@ -44,6 +44,17 @@ class Rotation(NamedTuple):
 
     cos_TE: Tensor
     sin_TE: Tensor
+
+
+class LinearBias(NamedTuple):
+    """Features that ALiBi adds to those of each head, in the dtype of the activations."""
+
+    query_HF: Tensor
+    key_TF: Tensor
+
+
+BIAS_FEATURES = 8
+"""Two would do; kernels want heads whose widths are multiples of eight."""
 
 
 def rotation(config: ModelConfig, num_tokens: int, like: Tensor) -> Rotation:
@@ -93,18 +104,26 @@ def alibi_slopes(num_heads: int) -> list[float]:
     return slopes + between[: num_heads - below]
 
 
-def alibi_mask(config: ModelConfig, num_tokens: int, like: Tensor, allowed_B1TS: Tensor | None) -> Tensor:
-    """What is added to scores: slope * (key - query) where a token may look, minus infinity elsewhere.
+def linear_bias(config: ModelConfig, num_tokens: int, like: Tensor) -> LinearBias:
+    """ALiBi as a product of features: scores get slope * key, where the paper has slope * (key - query).
 
-    [B, H, T, S], or [1, H, T, S] without ``allowed_B1TS``, where a token may look at itself and before. Products are
-    made in float32 and cast at the end.
+    The two differ by a number per query, which changes nothing in a softmax. A key's position is two features, of 256
+    and of 1, each a whole number that bfloat16 holds up to a context of 65,536; a query's are the slope times either.
+    Kernels multiply what they are given by the scale of scores, which is taken out of the slopes beforehand; they sum
+    in float32.
     """
-    at = torch.arange(num_tokens, device=like.device, dtype=torch.float32)
-    distances_TS = at[None, :] - at[:, None]
-    slopes_H = torch.tensor(alibi_slopes(config.num_heads), device=like.device)
-    bias_HTS = (slopes_H[:, None, None] * distances_TS).to(like.dtype)
-    forbidden = distances_TS > 0 if allowed_B1TS is None else ~allowed_B1TS
-    return bias_HTS[None].masked_fill(forbidden, -torch.inf)
+    at = torch.arange(num_tokens, device=like.device)
+    zeros = torch.zeros(num_tokens, BIAS_FEATURES - 2, device=like.device)
+    key_TF = torch.cat([(at // 256)[:, None], (at % 256)[:, None], zeros], dim=1)
+    slopes_H = torch.tensor(alibi_slopes(config.num_heads), device=like.device) / attention_scale(config)
+    query_HF = torch.zeros(config.num_heads, BIAS_FEATURES, device=like.device)
+    query_HF[:, 0], query_HF[:, 1] = 256 * slopes_H, slopes_H
+    return LinearBias(query_HF.to(like.dtype), key_TF.to(like.dtype))
+
+
+def attention_scale(config: ModelConfig) -> float:
+    """What scores are multiplied by."""
+    return 1 / config.head_size if config.attention_scale == "full" else 1 / math.sqrt(config.head_size)
 
 
 def document_segments(document_starts: Sequence[Sequence[int]], num_tokens: int) -> Tensor:
@@ -145,13 +164,13 @@ def norm(config: ModelConfig) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Causal self-attention with grouped queries, and positions by rotation or by the mask."""
+    """Causal self-attention with grouped queries, and positions by rotation or by features of their own."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.head_size = config.head_size
         self.grouped = config.num_kv_heads != config.num_heads
-        self.scale = 1 / config.head_size if config.attention_scale == "full" else None
+        self.scale = attention_scale(config)
         bias = config.attention_bias or config.qkv_bias
         self.q_proj = nn.Linear(config.hidden_size, config.query_size, bias=bias)
         self.k_proj = nn.Linear(config.hidden_size, config.kv_size, bias=bias)
@@ -160,27 +179,36 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head_size, config.norm_epsilon) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_size, config.norm_epsilon) if config.qk_norm else None
 
-    def forward(self, x_BTD: Tensor, by: Rotation | None, mask_BHTS: Tensor | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, by: Rotation | LinearBias, mask_B1TS: Tensor | None) -> Tensor:
         q_BHTE, k_BKTE = self._heads(self.q_proj(x_BTD)), self._heads(self.k_proj(x_BTD))
         v_BKTE = self._heads(self.v_proj(x_BTD))
         if self.q_norm is not None and self.k_norm is not None:
             q_BHTE, k_BKTE = self.q_norm(q_BHTE), self.k_norm(k_BKTE)
-        if by is not None:
+        if isinstance(by, Rotation):
             q_BHTE, k_BKTE = rotate(q_BHTE, by), rotate(k_BKTE, by)
+        else:
+            q_BHTE, k_BKTE = _joined(q_BHTE, by.query_HF[:, None]), _joined(k_BKTE, by.key_TF)
+            v_BKTE = nn.functional.pad(v_BKTE, (0, BIAS_FEATURES))
         mixed_BHTE = nn.functional.scaled_dot_product_attention(
             q_BHTE,
             k_BKTE,
             v_BKTE,
-            attn_mask=mask_BHTS,
-            is_causal=mask_BHTS is None,
+            attn_mask=mask_B1TS,
+            is_causal=mask_B1TS is None,
             scale=self.scale,
             enable_gqa=self.grouped,
         )
+        mixed_BHTE = mixed_BHTE[..., : self.head_size]
         projected_BTD: Tensor = self.o_proj(mixed_BHTE.transpose(1, 2).flatten(2))
         return projected_BTD
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
         return x_BTD.view(*x_BTD.shape[:2], -1, self.head_size).transpose(1, 2)
+
+
+def _joined(x_BHTE: Tensor, features: Tensor) -> Tensor:
+    """The same features for all rows behind those of each head."""
+    return torch.cat([x_BHTE, features.expand(*x_BHTE.shape[:3], -1)], dim=-1)
 
 
 class FeedForward(nn.Module):
@@ -214,8 +242,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = norm(config)
         self.mlp = FeedForward(config)
 
-    def forward(self, x_BTD: Tensor, by: Rotation | None, mask_BHTS: Tensor | None) -> Tensor:
-        attended_BTD: Tensor = x_BTD + self.self_attn(self.input_layernorm(x_BTD), by, mask_BHTS)
+    def forward(self, x_BTD: Tensor, by: Rotation | LinearBias, mask_B1TS: Tensor | None) -> Tensor:
+        attended_BTD: Tensor = x_BTD + self.self_attn(self.input_layernorm(x_BTD), by, mask_B1TS)
         read_BTD = x_BTD if self.parallel else attended_BTD
         output_BTD: Tensor = attended_BTD + self.mlp(self.post_attention_layernorm(read_BTD))
         return output_BTD
@@ -236,13 +264,11 @@ class Trunk(nn.Module):
         x_BTD = self.embed_tokens(tokens_BT)
         if self.config.embedding_multiplier != 1:
             x_BTD = x_BTD * self.config.embedding_multiplier
-        by, mask_BHTS = None, None if segments_BT is None else document_mask(segments_BT)
-        if self.config.positions == "alibi":
-            mask_BHTS = alibi_mask(self.config, tokens_BT.shape[1], x_BTD, mask_BHTS)
-        else:
-            by = rotation(self.config, tokens_BT.shape[1], like=x_BTD)
+        mask_B1TS = None if segments_BT is None else document_mask(segments_BT)
+        positions = linear_bias if self.config.positions == "alibi" else rotation
+        by = positions(self.config, tokens_BT.shape[1], like=x_BTD)
         for layer in self.layers:
-            x_BTD = layer(x_BTD, by, mask_BHTS)
+            x_BTD = layer(x_BTD, by, mask_B1TS)
         hidden_BTD: Tensor = self.norm(x_BTD)
         return hidden_BTD if self.output_scale == 1 else hidden_BTD * self.output_scale
 
