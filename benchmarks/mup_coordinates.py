@@ -62,7 +62,7 @@ def coordinates(
     row_BT = torch.randint(VOCABULARY, (ROWS, TOKENS + 1), generator=torch.Generator().manual_seed(seed + 1))
     found = [sizes(model, row_BT[:, :-1])]
     for _ in range(steps):
-        total, num_targets = model.loss(row_BT[:, :-1], row_BT[:, 1:])
+        total, num_targets, _ = model.loss(row_BT[:, :-1], row_BT[:, 1:])
         optimizer.zero_grad()
         (total / num_targets).backward()
         optimizer.step()

@@ -145,7 +145,7 @@ def test_gradients_equal_those_of_hugging_face() -> None:
     model = decoder(dataclasses.replace(TINY, attention_bias=True, tied_embeddings=True))
     theirs = hugging_face(model)
     row_BT = tokens(2, 33)
-    total, num_targets = model.loss(row_BT[:, :-1], row_BT[:, 1:])
+    total, num_targets, _ = model.loss(row_BT[:, :-1], row_BT[:, 1:])
     (total / num_targets).backward()
     their_loss = theirs(row_BT, labels=row_BT).loss
     their_loss.backward()
@@ -167,15 +167,17 @@ def test_summed_loss_and_gradients_equal_plain_cross_entropy(chunk_tokens: int, 
     plain_N = torch.nn.functional.cross_entropy(hidden_ND @ matrix_VD.T, targets_N, reduction="none")
     plain = (plain_N if weights_N is None else plain_N * weights_N).sum()
     expected = torch.autograd.grad(plain / 17, [hidden_ND, matrix_VD])
-    total = summed_loss(hidden_ND, matrix_VD, targets_N, weights_N, chunk_tokens)
+    total, losses_N = summed_loss(hidden_ND, matrix_VD, targets_N, weights_N, chunk_tokens)
     found = torch.autograd.grad(total / 17, [hidden_ND, matrix_VD])
 
     torch.testing.assert_close(total, plain, rtol=1e-6, atol=0)
+    torch.testing.assert_close(losses_N, (plain_N if weights_N is None else plain_N * weights_N).detach())
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(token_losses(hidden_ND, matrix_VD, targets_N, chunk_tokens), plain_N.detach())
     with torch.no_grad():
-        torch.testing.assert_close(summed_loss(hidden_ND, matrix_VD, targets_N, weights_N, chunk_tokens), plain)
+        without_gradient = summed_loss(hidden_ND, matrix_VD, targets_N, weights_N, chunk_tokens)
+    torch.testing.assert_close(without_gradient, (plain.detach(), losses_N))
 
 
 def test_summed_loss_in_bfloat16_is_as_close_as_the_plain_one() -> None:
@@ -187,7 +189,7 @@ def test_summed_loss_in_bfloat16_is_as_close_as_the_plain_one() -> None:
     def gradients(dtype: torch.dtype, chunk_tokens: int | None) -> list[torch.Tensor]:
         leaves = [tensor.bfloat16().to(dtype).requires_grad_() for tensor in (hidden_ND, matrix_VD)]
         if chunk_tokens:
-            loss = summed_loss(*leaves, targets_N, None, chunk_tokens)
+            loss, _ = summed_loss(*leaves, targets_N, None, chunk_tokens)
         else:
             loss = torch.nn.functional.cross_entropy((leaves[0] @ leaves[1].T).float(), targets_N, reduction="sum")
         return [gradient.double() for gradient in torch.autograd.grad(loss, leaves)]
@@ -220,7 +222,7 @@ def test_logits_of_all_tokens_are_never_held() -> None:
     hidden_ND = torch.randn(400, 8, requires_grad=True)
     matrix_VD = torch.randn(300, 8, requires_grad=True)
     with LargestTensor() as largest:
-        summed_loss(hidden_ND, matrix_VD, torch.zeros(400, dtype=torch.int64), None, chunk_tokens=20).backward()
+        summed_loss(hidden_ND, matrix_VD, torch.zeros(400, dtype=torch.int64), None, chunk_tokens=20)[0].backward()
     assert largest.elements == 20 * 300
     with LargestTensor() as largest:
         torch.nn.functional.cross_entropy(hidden_ND @ matrix_VD.T, torch.zeros(400, dtype=torch.int64)).backward()
@@ -233,10 +235,11 @@ def test_loss_leaves_out_targets_of_weight_zero() -> None:
     inputs_BT, targets_BT = row_BT[:, :-1], row_BT[:, 1:]
     weights_BT = torch.ones_like(targets_BT, dtype=torch.float32)
     weights_BT[1, 5:] = 0
-    total, num_targets = model.loss(inputs_BT, targets_BT, weights_BT)
+    total, num_targets, rows_B = model.loss(inputs_BT, targets_BT, weights_BT)
     losses_BT = model.token_losses(inputs_BT, targets_BT)
     assert num_targets.item() == 25
-    assert total.item() == pytest.approx(losses_BT[0].sum().item() + losses_BT[1, :5].sum().item(), rel=1e-6)
+    assert rows_B.tolist() == pytest.approx([losses_BT[0].sum().item(), losses_BT[1, :5].sum().item()], rel=1e-6)
+    assert total.item() == pytest.approx(rows_B.sum().item(), rel=1e-6)
     assert model.loss(inputs_BT, targets_BT).num_targets.item() == 40
 
 

@@ -73,10 +73,24 @@ def batch(step: int, rows: int) -> torch.Tensor:
     return torch.randint(0, VOCABULARY, (rows, CONTEXT + 1), generator=torch.Generator().manual_seed(step))
 
 
-def engine_cases(folder: str, cases: Sequence[tuple[str, TrainConfig]]) -> None:
-    """Losses and gradient norms of each case; then what a gradient and a loss that are not finite on one rank do.
+SOURCES = 4
 
-    A case whose name begins with "mup" has the model of that kind.
+
+def batch_sources(step: int, rows: int) -> torch.Tensor:
+    """Of each row of ``batch``; source 2 has none, and source 3 none in every other step."""
+    return torch.tensor([(0, 1, 0, 3)[(row + step) % (4 - step % 2)] for row in range(rows)])
+
+
+def batch_weights(step: int, rows: int) -> torch.Tensor:
+    """Targets of ``batch`` that count: of some rows all, of some a few, of row 0 none."""
+    counted = torch.tensor([(row * (3 + step)) % (CONTEXT + 3) for row in range(rows)])
+    return (torch.arange(CONTEXT) < counted[:, None]).float()
+
+
+def engine_cases(folder: str, cases: Sequence[tuple[str, TrainConfig]]) -> None:
+    """Results of each case; then what a gradient and a loss that are not finite on one rank do.
+
+    A case whose name begins with "mup" has the model of that kind; one that begins with "padded" has weights.
     """
     from caravela.data.order import rank_slice
     from caravela.train.engine import Engine, NonFiniteError, Rows
@@ -84,13 +98,21 @@ def engine_cases(folder: str, cases: Sequence[tuple[str, TrainConfig]]) -> None:
     rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     found: dict[str, Any] = {}
     for name, config in cases:
-        engine = Engine(new_model(MUP if name.startswith("mup") else MODEL), config, torch.device("cpu"))
+        engine = Engine(new_model(MUP if name.startswith("mup") else MODEL), config, torch.device("cpu"), SOURCES)
         results = []
+        whole = config.batch_rows
         for step in range(1, config.steps + 1):
-            slots = rank_slice(config.batch_rows, rank, num_ranks)
-            mine = batch(step, config.batch_rows)[slots.start : slots.stop]
-            micro_batches = [Rows(rows) for rows in mine.split(config.micro_batch_rows) if len(rows)]
-            results.append(engine.step(micro_batches, config.batch_rows * CONTEXT, config.learning_rate, step))
+            tokens, sources, weights = batch(step, whole), batch_sources(step, whole), batch_weights(step, whole)
+            padded = name.startswith("padded")
+            slots = rank_slice(whole, rank, num_ranks)
+            micro_batches = []
+            for start in range(slots.start, slots.stop, config.micro_batch_rows):
+                part = slice(start, min(start + config.micro_batch_rows, slots.stop))
+                micro_batches.append(
+                    Rows(tokens[part], weights=weights[part] if padded else None, sources=sources[part])
+                )
+            targets = int(weights.sum()) if padded else whole * CONTEXT
+            results.append(engine.step(micro_batches, targets, config.learning_rate, step))
         found[name] = results
 
     before = engine.full_weights()

@@ -12,11 +12,21 @@ import torch
 
 from caravela.model.config import ModelConfig
 from caravela.train.config import TrainConfig
-from tests.train.groups import MODEL, MUP, batch, engine_cases, new_model, run_group
+from tests.train.groups import (
+    MODEL,
+    MUP,
+    SOURCES,
+    batch,
+    batch_sources,
+    batch_weights,
+    engine_cases,
+    new_model,
+    run_group,
+)
 
 pytestmark = pytest.mark.slow
 
-STEPS, ROWS = 4, 8
+STEPS, ROWS = 4, 16
 
 
 def config(**changed: Any) -> TrainConfig:
@@ -26,12 +36,20 @@ def config(**changed: Any) -> TrainConfig:
 
 CASES = {
     1: [
-        ("8", config()),
-        ("4+4", config(micro_batch_rows=4)),
-        ("3+3+2, zero 2", config(micro_batch_rows=3, zero_stage=2)),
+        ("1 x 16", config(micro_batch_rows=16)),
+        ("16 x 1", config(micro_batch_rows=1)),
+        ("4 x 4", config(micro_batch_rows=4)),
+        ("padded, 5+5+5+1, zero 2", config(micro_batch_rows=5, zero_stage=2)),
     ],
-    2: [("mup", config()), ("4 | 4", config()), ("3+1 | 3+1, zero 2", config(micro_batch_rows=3, zero_stage=2))],
-    3: [("2 | 3 | 3", config()), ("2 | 2+1 | 2+1, zero 2", config(micro_batch_rows=2, zero_stage=2))],
+    2: [
+        ("mup", config()),
+        ("8 | 8", config()),
+        ("padded, 3+3+2 | 3+3+2, zero 2", config(micro_batch_rows=3, zero_stage=2)),
+    ],
+    3: [
+        ("padded, 5 | 5 | 5+1", config(micro_batch_rows=5)),
+        ("5 | 5 | 5+1, zero 2", config(micro_batch_rows=5, zero_stage=2)),
+    ],
 }
 BF16 = ("bf16", config(precision="bf16", micro_batch_rows=3))
 
@@ -53,8 +71,8 @@ def run_cases(folder: Path) -> dict[tuple[int, int], Any]:
     return {(n, rank): json.loads((folder / f"{n}-{rank}.json").read_text()) for n, rank in ranks}
 
 
-def plain_loop(shape: ModelConfig = MODEL) -> list[tuple[float, float]]:
-    """AdamW on the mean loss of whole batches, with PyTorch alone."""
+def plain_loop(shape: ModelConfig = MODEL, padded: bool = False) -> list[tuple[float, float, list[float | None]]]:
+    """AdamW on the mean loss of whole batches, with PyTorch alone; losses, norms of gradients, losses by source."""
     torch.manual_seed(0)
     settings, model = config(), new_model(shape)
     inner = [p for name, p in model.named_parameters() if name.endswith("_proj.weight")]
@@ -69,13 +87,20 @@ def plain_loop(shape: ModelConfig = MODEL) -> list[tuple[float, float]]:
     results = []
     for step in range(1, STEPS + 1):
         tokens = batch(step, ROWS)
+        targets = tokens[:, 1:].masked_fill(batch_weights(step, ROWS) == 0, -100) if padded else tokens[:, 1:]
         logits = model(tokens[:, :-1]).flatten(0, 1)
-        loss = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten())
+        loss = torch.nn.functional.cross_entropy(logits, targets.flatten())
         loss.backward()
+        with torch.no_grad():
+            losses = torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction="none").view_as(targets)
+        by_source: list[float | None] = []
+        for source in range(SOURCES):
+            counts = (batch_sources(step, ROWS) == source)[:, None] & (targets >= 0)
+            by_source.append(float(losses[counts].mean()) if counts.any() else None)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         adam.step()
         adam.zero_grad()
-        results.append((float(loss.detach()), float(norm)))
+        results.append((float(loss.detach()), float(norm), by_source))
     return results
 
 
@@ -83,17 +108,23 @@ def plain_loop(shape: ModelConfig = MODEL) -> list[tuple[float, float]]:
 def test_engine_any_cut_of_the_global_batch_equals_plain_pytorch(
     found: dict[tuple[int, int], Any], num_ranks: int, case: str
 ) -> None:
-    expected = plain_loop(MUP if case == "mup" else MODEL)
+    losses, norms, source_losses = zip(*plain_loop(MUP if case == "mup" else MODEL, "padded" in case), strict=True)
+    assert {tuple(loss is None for loss in step) for step in source_losses} == {
+        (False, False, True, False),
+        (False, False, True, True),
+    }
     for rank in range(num_ranks):
-        losses, norms = zip(*found[num_ranks, rank][case], strict=True)
-        assert losses == pytest.approx([loss for loss, _ in expected], rel=2e-6)
-        assert norms == pytest.approx([norm for _, norm in expected], rel=2e-5)
+        found_losses, found_norms, found_source_losses = zip(*found[num_ranks, rank][case], strict=True)
+        assert found_losses == pytest.approx(losses, rel=2e-6)
+        assert found_norms == pytest.approx(norms, rel=2e-5)
+        for got, wanted in zip(found_source_losses, source_losses, strict=True):
+            assert got == pytest.approx(wanted, rel=2e-6)
 
 
 def test_engine_bf16_stays_near_fp32(found: dict[tuple[int, int], Any]) -> None:
-    expected = [loss for loss, _ in plain_loop()]
+    expected = [loss for loss, _, _ in plain_loop()]
     for num_ranks in (1, 2):
-        losses = [loss for loss, _ in found[num_ranks, 0]["bf16"]]
+        losses = [loss for loss, _, _ in found[num_ranks, 0]["bf16"]]
         assert losses == pytest.approx(expected, rel=2e-3)
 
 

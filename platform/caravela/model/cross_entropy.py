@@ -43,16 +43,20 @@ def summed_loss(
     targets_N: Tensor,
     weights_N: Tensor | None = None,
     chunk_tokens: int | None = None,
-) -> Tensor:
-    """Sum over tokens of weight times loss in nats, a float32 scalar with gradients for the first two arguments."""
+) -> tuple[Tensor, Tensor]:
+    """Weight times loss in nats, in float32: summed over tokens, and of each token [N].
+
+    The sum, a scalar, has gradients for the first two arguments; the losses of tokens have none.
+    """
     chunk_tokens = chunk_tokens or chunk_length(len(matrix_VD))
     if torch.is_grad_enabled():
-        total: Tensor = _SummedLoss.apply(  # type: ignore[no-untyped-call]
+        both: tuple[Tensor, Tensor] = _SummedLoss.apply(  # type: ignore[no-untyped-call]
             hidden_ND, matrix_VD, targets_N, weights_N, chunk_tokens
         )
-        return total
+        return both
     losses_N = token_losses(hidden_ND, matrix_VD, targets_N, chunk_tokens)
-    return (losses_N if weights_N is None else losses_N * weights_N).sum()
+    losses_N = losses_N if weights_N is None else losses_N * weights_N
+    return losses_N.sum(), losses_N
 
 
 def _log_probabilities(hidden_CD: Tensor, matrix_VD: Tensor) -> Tensor:
@@ -63,8 +67,9 @@ class _SummedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden_ND: Tensor, matrix_VD: Tensor, targets_N: Tensor, weights_N: Tensor | None, chunk_tokens: int
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         total = hidden_ND.new_zeros((), dtype=torch.float32)
+        losses_N = hidden_ND.new_empty(len(targets_N), dtype=torch.float32)
         hidden_grad_ND = torch.empty_like(hidden_ND)
         # float32, because a sum over many chunks in bfloat16 would lose the small ones
         matrix_grad_VD = torch.zeros_like(matrix_VD, dtype=torch.float32)
@@ -79,6 +84,7 @@ class _SummedLoss(torch.autograd.Function):
                 weights_C1 = weights_N[rows, None].float()
                 losses_C1, slope_CV = losses_C1 * weights_C1, slope_CV.mul_(weights_C1)
             total += losses_C1.sum()
+            losses_N[rows] = losses_C1[:, 0]
             slope_CV = slope_CV.to(hidden_ND.dtype)
             hidden_grad_ND[rows] = slope_CV @ matrix_VD
             if slope_CV.dtype == matrix_grad_VD.dtype:
@@ -86,10 +92,11 @@ class _SummedLoss(torch.autograd.Function):
             else:
                 matrix_grad_VD += slope_CV.T @ hidden_CD
         ctx.save_for_backward(hidden_grad_ND, matrix_grad_VD.to(matrix_VD.dtype))
-        return total
+        ctx.mark_non_differentiable(losses_N)
+        return total, losses_N
 
     @staticmethod
-    def backward(ctx: Any, total_grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, total_grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         hidden_grad_ND, matrix_grad_VD = ctx.saved_tensors
         return (
             hidden_grad_ND * total_grad.to(hidden_grad_ND.dtype),

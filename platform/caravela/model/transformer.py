@@ -35,6 +35,8 @@ class SummedLoss(NamedTuple):
     """Sum over targets of weight times loss, in nats; float32 scalar with gradient."""
     num_targets: Tensor
     """Sum of the weights, so the number of targets where there are none; float32 scalar."""
+    rows_B: Tensor
+    """``total`` by row, without gradient; float32."""
 
 
 class Rotation(NamedTuple):
@@ -246,7 +248,7 @@ class Trunk(nn.Module):
 
 
 class OutputHead(nn.Module):
-    """The projection to the vocabulary, or the summed loss without its logits.
+    """The projection to the vocabulary, or the summed loss, and that of each target, without its logits.
 
     Both are calls of the module, and the weight is used nowhere else in training: that is when ZeRO 3 has it whole.
     """
@@ -255,7 +257,9 @@ class OutputHead(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(config.vocabulary_size, config.hidden_size))
 
-    def forward(self, hidden_BTD: Tensor, targets_BT: Tensor | None = None, weights_BT: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden_BTD: Tensor, targets_BT: Tensor | None = None, weights_BT: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         if targets_BT is None:
             return nn.functional.linear(hidden_BTD, self.weight)
         weights_N = None if weights_BT is None else weights_BT.flatten()
@@ -313,12 +317,12 @@ class Decoder(nn.Module):
         segments_BT: Tensor | None = None,
     ) -> SummedLoss:
         """Summed cross-entropy of ``targets_BT``; a target of weight 0 does not count, but must be a valid id."""
-        total = self.lm_head(self.model(tokens_BT, segments_BT), targets_BT, weights_BT)
+        total, losses_N = self.lm_head(self.model(tokens_BT, segments_BT), targets_BT, weights_BT)
         if weights_BT is None:
             num_targets = torch.tensor(float(targets_BT.numel()), device=total.device)
         else:
             num_targets = weights_BT.sum(dtype=torch.float32)
-        return SummedLoss(total, num_targets)
+        return SummedLoss(total, num_targets, losses_N.view_as(targets_BT).sum(dim=1))
 
     @torch.no_grad()
     def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:

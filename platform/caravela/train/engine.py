@@ -1,7 +1,7 @@
 """One training step by DeepSpeed's ZeRO 1 or 2, and its state as fragments. The only module that imports deepspeed.
 
 In: micro-batches of rows, the number of targets of the whole global batch, a learning rate. Out: the loss of the global
-batch in nats per target and the norm of its gradient; the same on every rank.
+batch in nats per target, also by source, and the norm of its gradient; the same on every rank.
 
 Decisions, with their price:
 
@@ -9,7 +9,8 @@ Decisions, with their price:
   the same update to rounding. Every rank does the same number of micro-batches (ZeRO 2 reduces after each); one that
   has fewer rows fills up with a row of weight 0.
 * Gradients are summed in float32, also when the model is bfloat16: 4 bytes a parameter more on each rank.
-* A loss or gradient that is not finite ends the run on all ranks before the update. Price: one more scalar to reduce.
+* A loss or gradient that is not finite ends the run on all ranks before the update. Price: one more reduction, of a
+  scalar, which the losses by source go along with.
 * torch's AdamW, and on CPU no shared-memory op, because DeepSpeed would compile both in the user's session. The table
   of ops is DeepSpeed's own affair, as are the fragments; so its version is pinned and tests guard both.
 """
@@ -54,32 +55,45 @@ class Rows(NamedTuple):
     """[rows, context] ids of documents that must not see one another."""
     weights: Tensor | None = None
     """[rows, context] 0 for a target that does not count, else 1; None where all do."""
+    sources: Tensor | None = None
+    """[rows] number of each row's source, where the loss is wanted by source."""
 
 
 class StepResult(NamedTuple):
     loss: float
     grad_norm: float
     """Before clipping."""
+    source_losses: tuple[float | None, ...]
+    """Nats per target of each source, None where it has no target in this global batch; empty if not asked for."""
 
 
 class _Loss(nn.Module):
-    """What DeepSpeed calls: rows to the summed loss."""
+    """What DeepSpeed calls: rows to the summed loss, and the share of each row in it."""
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         self.decoder = decoder
 
-    def forward(self, tokens: Tensor, weights: Tensor | None, segments: Tensor | None) -> Tensor:
-        total: Tensor = self.decoder.loss(tokens[:, :-1], tokens[:, 1:], weights, segments).total
-        return total
+    def forward(self, tokens: Tensor, weights: Tensor | None, segments: Tensor | None) -> tuple[Tensor, Tensor]:
+        loss = self.decoder.loss(tokens[:, :-1], tokens[:, 1:], weights, segments)
+        return loss.total, loss.rows_B
 
 
 class Engine:
     """A model in training. Made and called by all ranks together, after ``torch.distributed`` is initialised."""
 
-    def __init__(self, model: Decoder, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, model: Decoder, config: TrainConfig, device: torch.device, num_sources: int = 0) -> None:
+        """Hands the model over to DeepSpeed.
+
+        Args:
+            model: with its initial weights.
+            config: settings of training.
+            device: that the model computes on.
+            num_sources: that the loss is also wanted for, one by one; 0 if it is not.
+        """
         self.config = config
         self.device = device
+        self.num_sources = num_sources
         self.num_ranks = torch.distributed.get_world_size()
         if device.type == "cpu":
             # Merely starting the CPU backend would compile this op; gloo reduces without it.
@@ -134,19 +148,22 @@ class Engine:
         self._engine.train()
         for group in self._zero.param_groups:
             group["lr"] = learning_rate * group[RATE_FACTOR]
-        total = torch.zeros((), device=self.device)
+        # the loss; then, for each source, loss and targets
+        sums = torch.zeros(1 + 2 * self.num_sources, dtype=torch.float64, device=self.device)
         padded = list(self._equal_count(micro_batches))
         for i, rows in enumerate(padded):
             self._engine.set_gradient_accumulation_boundary(i == len(padded) - 1)
-            tokens, segments, weights = self._here(rows)
-            loss = self._engine(tokens, weights, segments)
-            total += loss.detach()
+            rows = self._here(rows)
+            loss, row_losses = self._engine(rows.tokens, rows.weights, rows.segments)
+            sums[0] += loss.detach()
+            self._add_by_source(sums[1:].view(2, -1), rows, row_losses)
             # DeepSpeed takes the mean over ranks; ours is a sum.
             self._engine.backward(loss * (self.num_ranks / targets), scale_wrt_gas=False)
             if i < len(padded) - 1:
                 self._engine.step()
-        torch.distributed.all_reduce(total)
-        mean = float(total) / targets
+        torch.distributed.all_reduce(sums)
+        total, *by_source = sums.tolist()
+        mean = total / targets
         if not math.isfinite(mean):
             raise NonFiniteError(f"step {step}: the loss is {mean}; stopped before the update")
         self._engine.step()
@@ -154,7 +171,17 @@ class Engine:
             raise NonFiniteError(
                 f"step {step}: the gradient is not finite (loss {mean:.4f}); stopped before the update"
             )
-        return StepResult(mean, float(self._engine.get_global_grad_norm()))
+        losses, counts = by_source[: self.num_sources], by_source[self.num_sources :]
+        source_losses = tuple(loss / n if n else None for loss, n in zip(losses, counts, strict=True))
+        return StepResult(mean, float(self._engine.get_global_grad_norm()), source_losses)
+
+    def _add_by_source(self, sums: Tensor, rows: Rows, row_losses: Tensor) -> None:
+        """Adds each row's loss and targets to those of its source; ``sums`` is [2, sources]."""
+        if self.num_sources == 0 or rows.sources is None:  # an empty micro-batch has no source
+            return
+        context = rows.tokens.shape[1] - 1
+        counts = torch.full_like(row_losses, context) if rows.weights is None else rows.weights.sum(dim=1)
+        sums.index_add_(1, rows.sources, torch.stack([row_losses, counts]).double())
 
     def sum_over_ranks(self, number: int) -> int:
         """The sum of a whole number of each rank's, on all ranks."""
@@ -164,10 +191,7 @@ class Engine:
 
     def _here(self, rows: Rows) -> Rows:
         """The same on the device that computes."""
-        segments, weights = (
-            None if each is None else each.to(self.device, non_blocking=True) for each in (rows.segments, rows.weights)
-        )
-        return Rows(rows.tokens.to(self.device, non_blocking=True), segments, weights)
+        return Rows(*(None if each is None else each.to(self.device, non_blocking=True) for each in rows))
 
     def _equal_count(self, micro_batches: Sequence[Rows]) -> Iterator[Rows]:
         """The rank's micro-batches, and as many empty ones as the rank with the most rows makes necessary."""
@@ -186,8 +210,8 @@ class Engine:
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         self._engine.eval()
         for rows, target_bytes in batches:
-            tokens, segments, weights = self._here(rows)
-            loss = self.decoder.loss(tokens[:, :-1], tokens[:, 1:], weights, segments)
+            rows = self._here(rows)
+            loss = self.decoder.loss(rows.tokens[:, :-1], rows.tokens[:, 1:], rows.weights, rows.segments)
             sums += torch.tensor([float(loss.total), float(loss.num_targets), target_bytes], device=self.device)
         torch.distributed.all_reduce(sums)
         total, count, size = sums.tolist()
