@@ -21,6 +21,11 @@ RESULT_FREE = (
     "log_every_steps",
     "validate_every_steps",
     "validation_rows",
+    "tensorboard",
+    "prometheus",
+    "peak_tflops",
+    "co2_kg_per_kwh",
+    "cost_per_worker_hour",
     "max_failures",
     "loader_memory_mb",
     "allow_data_change",
@@ -86,7 +91,18 @@ class TrainConfig:
     validate_every_steps: int = 100
     """Cadence of the loss on held-out rows, also measured at the last step; 0 is never."""
     validation_rows: int = 64
-    """Most held-out rows that are scored, spread evenly over the table."""
+    """Most held-out rows that are scored of each source, spread evenly over its table."""
+    tensorboard: bool = True
+    """Whether every step's figures also go to event files below ``tensorboard/`` in the stage's directory."""
+    prometheus: bool = True
+    """Whether they also go to gauges that Ray exports (``ray_caravela_train_loss`` ...)."""
+    peak_tflops: float = 0.0
+    """Peak of one worker's device that MFU is a share of, in TFLOP/s; 0 is that of the GPU's name in dense bfloat16,
+    and for a CPU or an unknown GPU the measured rate of matrix multiplication."""
+    co2_kg_per_kwh: float = 0.0
+    """Kilograms of CO2 that a kilowatt-hour stands for where the machines are; 0 leaves CO2 out."""
+    cost_per_worker_hour: float = 0.0
+    """Price of one worker for an hour, in any currency; 0 leaves costs out."""
     max_failures: int = 3
     """Times that the workers are started again after one was lost; -1 is no limit."""
     loader_memory_mb: float = 4096.0
@@ -106,7 +122,7 @@ class TrainConfig:
         for name in ("learning_rate", "epsilon", "loader_memory_mb"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected a number above 0")
-        for name in ("weight_decay", "clip"):
+        for name in ("weight_decay", "clip", "peak_tflops", "co2_kg_per_kwh", "cost_per_worker_hour"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
         for name in ("beta1", "beta2"):

@@ -205,17 +205,18 @@ class Engine:
             yield Rows(tokens, weights=torch.zeros(1, context))
 
     @torch.no_grad()
-    def held_out_loss(self, batches: Iterable[tuple[Rows, int]]) -> tuple[float, float]:
-        """Loss of rows that are not trained on: nats per target, and bits per byte of the text they stand for."""
-        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+    def held_out_sums(self, batches: Iterable[Rows]) -> list[tuple[float, float]]:
+        """Loss in nats and number of targets of each of this rank's batches, which are not trained on.
+
+        Every rank must come with as many batches.
+        """
         self._engine.eval()
-        for rows, target_bytes in batches:
+        sums = []
+        for rows in batches:
             rows = self._here(rows)
             loss = self.decoder.loss(rows.tokens[:, :-1], rows.tokens[:, 1:], rows.weights, rows.segments)
-            sums += torch.tensor([float(loss.total), float(loss.num_targets), target_bytes], device=self.device)
-        torch.distributed.all_reduce(sums)
-        total, count, size = sums.tolist()
-        return total / max(1.0, count), total / math.log(2) / max(1.0, size)
+            sums.append((float(loss.total), float(loss.num_targets)))
+        return sums
 
     def adam_step(self) -> int:
         """Updates that the optimizer has made, which its bias correction depends on."""

@@ -116,8 +116,10 @@ def _execute(
 ) -> Iterable[ShardRecord]:
     """Trains in a group of workers; the record is written by rank 0 when the model is in place."""
     check_resources(config, progress)
-    verdict_uri = storage.join(stage.uri, VERDICTS, f"{secrets.token_hex(4)}.txt")
+    launch = secrets.token_hex(4)
+    verdict_uri = storage.join(stage.uri, VERDICTS, f"{launch}.txt")
     task = {
+        "launch": launch,
         "stage_uri": stage.uri,
         "fingerprint": stage.fingerprint,
         "train": to_dict(config),
@@ -230,6 +232,7 @@ def _worker(task: Mapping[str, Any]) -> None:
         model=build(ModelConfig, task["model"], "model"),
         packs=tuple(Input(**pack) for pack in task["packs"]),
         mixture=build(MixtureConfig, task["mixture"], "mixture"),
+        launch=task["launch"],
     )
     try:
         loop.train(settings, Poster(task["board"], "training"))
