@@ -153,3 +153,25 @@ def engine_cases(folder: str, cases: Sequence[tuple[str, TrainConfig]]) -> None:
     found["weights_kept"] = all(torch.equal(before[name], after[name]) for name in before)
     found["adam_step"] = engine.adam_step()
     Path(folder, f"{num_ranks}-{rank}.json").write_text(json.dumps(found))
+
+
+def score_held_out(folder: str, packs: Sequence[tuple[str, Input]], max_rows: int, batch_rows: int) -> None:
+    """Held-out figures of an untrained model, twice: the second time the rows are at hand."""
+    from caravela.stages import finished
+    from caravela.train.engine import Engine
+    from caravela.train.validation import HeldOut
+
+    rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    settings = TrainConfig(steps=1, batch_rows=6, learning_rate=0.1, precision="fp32")
+    engine = Engine(new_model(), settings, torch.device("cpu"))
+    held_out = HeldOut(
+        [(name, finished(pack)) for name, pack in packs],
+        max_rows=max_rows,
+        batch_rows=batch_rows,
+        mask_documents=False,
+        rank=rank,
+        num_ranks=num_ranks,
+    )
+    found = held_out.columns(engine)
+    assert held_out.columns(engine) == found
+    Path(folder, f"{num_ranks}-{rank}.json").write_text(json.dumps(found))
