@@ -34,7 +34,7 @@ class Journal:
 
     def add(self, step: int, columns: Row) -> None:
         """Columns of a step, beside those that it has."""
-        self._rows = merged(self._rows, {step: {"step": step} | columns})
+        self._rows.setdefault(step, {"step": step}).update(columns)
 
     def hand_over(self) -> dict[str, str]:
         """What a checkpoint that begins now takes along: texts by URI. ``settle`` must have been called."""

@@ -11,7 +11,6 @@ import torch
 
 BUDGET_S = 0.25
 SIZES = (256, 512, 1024, 2048, 4096, 8192)
-REPEATS = 3
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, budget_s: float = BUDGET_S) -> float:
@@ -20,15 +19,18 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, budget_s: float = BUDG
     tiny = torch.ones(8, 8, device=device, dtype=dtype)
     _seconds(tiny, tiny, device)  # loads the library, which may take a second
     begun = time.perf_counter()
-    for size in SIZES:
+    for number, size in enumerate(SIZES):
         operations = 2.0 * size**3
-        if best and time.perf_counter() - begun + (REPEATS + 1) * operations / best > budget_s:
+        if best and time.perf_counter() - begun + 2 * operations / best > budget_s:
             break
         a = torch.randn(size, size, device=device).to(dtype)
         b = torch.randn(size, size, device=device).to(dtype)
-        for _ in range(REPEATS + 1):
+        until = begun + budget_s * (number + 1) / len(SIZES)
+        repeats = 0
+        while repeats < 2 or time.perf_counter() < until:  # the first of a size sets up its kernel
             if (seconds := _seconds(a, b, device)) > 0:
                 best = max(best, operations / seconds)
+            repeats += 1
     return best
 
 

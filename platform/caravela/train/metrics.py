@@ -86,26 +86,24 @@ class Window:
 
     def __init__(self, steps: int = WINDOW_STEPS) -> None:
         self._steps: collections.deque[StepTime] = collections.deque(maxlen=steps)
+        self._sums = StepTime(0, 0.0, 0.0, 0.0, 0.0)
 
     def add(self, step: StepTime) -> None:
         self._steps.append(step)
-
-    @property
-    def seconds(self) -> float:
-        return sum(step.seconds for step in self._steps)
+        self._sums = StepTime(*map(sum, zip(*self._steps, strict=True)))
 
     def tokens_per_second(self) -> float | None:
-        return _ratio(sum(step.tokens for step in self._steps), self.seconds)
+        return _ratio(self._sums.tokens, self._sums.seconds)
 
     def flops_per_second(self) -> float | None:
-        return _ratio(sum(step.flops for step in self._steps), self.seconds)
+        return _ratio(self._sums.flops, self._sums.seconds)
 
     def data_share(self) -> float | None:
         """Share of the time that went into waiting for rows."""
-        return _ratio(sum(step.seconds_data for step in self._steps), self.seconds)
+        return _ratio(self._sums.seconds_data, self._sums.seconds)
 
     def seconds_per_step(self) -> float | None:
-        return _ratio(self.seconds, len(self._steps))
+        return _ratio(self._sums.seconds, len(self._steps))
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -14,6 +14,7 @@ journal, points for the sinks, lines for people. Columns of a row:
 Times are rank 0's. Other ranks take part in adding up energy, and do nothing else here.
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 
@@ -70,7 +71,6 @@ class Monitor:
         """
         self.launch = launch
         self.config = config
-        self.model = model
         self.source_names = tuple(source_names)
         self.engine = engine
         self.rank = rank
@@ -79,6 +79,7 @@ class Monitor:
         self.say = say
         self.targets_per_step = config.batch_rows * model.max_positions
         self.window = Window()
+        self._flops_per_token = functools.cache(functools.partial(metrics.flops_per_token, model))
         self._ledger_mark = self._step_mark = started
         self._stall = 0.0
         device = engine.device
@@ -119,7 +120,7 @@ class Monitor:
         stall, self._stall = self._stall, 0.0
         if self.rank:
             return
-        flops = self.targets_per_step * metrics.flops_per_token(self.model, context)
+        flops = self.targets_per_step * self._flops_per_token(context)
         self.window.add(StepTime(self.targets_per_step, flops, seconds, waited, stall))
         row: Row = {
             "step": step,
