@@ -2,6 +2,7 @@
 
 import re
 import struct
+import sys
 import threading
 import time
 import urllib.request
@@ -84,6 +85,15 @@ def test_tensorboard_of_a_resumed_run_forgets_what_is_done_again(root: str) -> N
     board.write(point(8))
     board.close()
     assert curves(root)["loss"] == [(1, 4.0), (2, 2.0), (8, 0.5)]
+
+
+def test_tensorboard_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    sinks.check_tensorboard()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboardX"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(UserError, match=r"train.tensorboard = true: needs the package tensorboardX; install it"):
+        sinks.check_tensorboard()
 
 
 def test_step_waits_for_no_sink() -> None:

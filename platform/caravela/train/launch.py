@@ -31,6 +31,7 @@ from caravela.model.config import ModelConfig
 from caravela.progress import Poster, StageProgress
 from caravela.stages import Shard, Stage, finished
 from caravela.train.config import RESULT_FREE, TrainConfig
+from caravela.train.sinks import check_tensorboard
 
 # Ray Train looks at its workers this often; with its default of 2 s every loss and every end costs a second more.
 HEALTH_CHECK_INTERVAL_S = "0.5"
@@ -116,6 +117,8 @@ def _execute(
 ) -> Iterable[ShardRecord]:
     """Trains in a group of workers; the record is written by rank 0 when the model is in place."""
     check_resources(config, progress)
+    if config.tensorboard:
+        check_tensorboard()
     launch = secrets.token_hex(4)
     verdict_uri = storage.join(stage.uri, VERDICTS, f"{launch}.txt")
     task = {

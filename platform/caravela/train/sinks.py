@@ -219,7 +219,6 @@ def opened(
     """The sinks that the settings name. Gauges exist only inside Ray."""
     makers: list[Callable[[], Sink]] = [functools.partial(SignOfLife, stage_uri)]
     if tensorboard:
-        check_tensorboard()
         makers.append(functools.partial(TensorBoard, stage_uri, first_step))
     if prometheus and ray.is_initialized():
         makers.append(functools.partial(Prometheus, run))
