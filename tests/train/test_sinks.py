@@ -96,6 +96,16 @@ def test_tensorboard_that_is_not_installed_is_one_line(monkeypatch: pytest.Monke
         sinks.check_tensorboard()
 
 
+def test_sign_of_life_comes_with_every_checkpoint_and_at_the_end(root: str) -> None:
+    sign, seen = SignOfLife(root), []
+    for step in (1, 2, 3, 4):
+        sign.write(point(step, kept=step == 3))
+        seen.append(goodput.read(root))
+    sign.close()
+    assert [found.step for found in seen if found] == [1, 1, 3, 3]
+    assert goodput.read(root) == point(4).reached
+
+
 def test_step_waits_for_no_sink() -> None:
     free, seen = threading.Event(), []
 

@@ -9,8 +9,8 @@
 * stall: training stood still for snapshots of checkpoints.
 * lost: work that was done after the checkpoint that the next attempt began from, and so was done again.
 
-Rank 0 leaves a sign of life (``Reached``) in the stage's directory every ``SIGN_INTERVAL_S``; what was done after the
-last one is not known to be lost, but then falls into the gap. No torch, no clock.
+Rank 0 leaves a sign of life (``Reached``) in the stage's directory every ``SIGN_INTERVAL_S`` and with every checkpoint;
+what was done after the last one is not known to be lost, but then falls into the gap. No torch, no clock.
 """
 
 import dataclasses

@@ -199,7 +199,7 @@ class SignOfLife:
     def write(self, point: Point) -> None:
         self._latest = point.reached
         now = time.monotonic()
-        if now - self._written_at >= goodput.SIGN_INTERVAL_S:
+        if point.kept or now - self._written_at >= goodput.SIGN_INTERVAL_S:
             goodput.write(self.stage_uri, point.reached)
             self._written_at = now
 
