@@ -111,8 +111,8 @@ def test_loop_mixes_sources_and_contexts_alike_for_any_number_of_workers(pack: I
         assert together == pytest.approx(alone, rel=2e-6, abs=0.0), column
     for row in found[3].values():  # 7 rows a step, so many of each source
         drawn = [order.sample(row["step"], slot).source for slot in range(BATCH_ROWS)]
-        by_source = {number: row.get(f"loss/{name}") for number, name in enumerate(("web", "books"))}
-        assert {number for number, loss in by_source.items() if loss is not None} == set(drawn)
+        by_source = {number: row.get(f"loss/{name}", math.nan) for number, name in enumerate(("web", "books"))}
+        assert {number for number, loss in by_source.items() if not math.isnan(loss)} == set(drawn)
         assert sum(by_source[number] for number in drawn) / BATCH_ROWS == pytest.approx(row["loss"], rel=1e-5)
     for column, value in found[1][12].items():
         if column.startswith("validation"):

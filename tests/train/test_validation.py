@@ -47,8 +47,8 @@ def test_held_out_figures_are_the_same_to_the_bit_for_any_number_of_ranks(tmp_pa
     sums = {}
     for (name, pack), scored, padding in zip(packs, (7, 4), (0, PADDING), strict=True):
         table = pq.read_table(finished(pack).uris("validation")[0])
-        rows = [i * len(table) // scored for i in range(scored)]
-        tokens = torch.tensor(table["tokens"].to_pylist(), dtype=torch.int64)[rows]
+        spread = [i * len(table) // scored for i in range(scored)]
+        tokens = torch.tensor(table["tokens"].to_pylist(), dtype=torch.int64)[spread]
         with torch.no_grad():
             losses = new_model().token_losses(tokens[:, :-1], tokens[:, 1:])
         sums[name] = (float(losses[:, : CONTEXT - padding].double().sum()), scored * (CONTEXT - padding))
