@@ -55,6 +55,7 @@ FENCES: dict[str, tuple[str, ...]] = {
         "caravela/progress.py",
         "caravela/stages.py",
         "caravela/train/launch.py",
+        "caravela/train/sinks.py",
     ),
     "fsspec": ("caravela/storage.py",),
     "s3fs": ("caravela/storage.py",),

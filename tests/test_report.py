@@ -141,8 +141,11 @@ def write_metrics(out: ShardOutput) -> Mapping[str, int]:
         for step in range(1, 5):
             speed = {"learning_rate": 1e-3, "grad_norm": 1.0, "tokens_per_second": 1000.0 * step}
             times = {"seconds": 2.0, "seconds_data": 0.5, "seconds_checkpoint": 0.0}
-            row = {"step": step, "loss": 8.0 - step, **speed, **times}
-            file.write(json.dumps(row | ({"validation_loss": 4.5} if step == 4 else {})) + "\n")
+            losses = {"loss": 8.0 - step, "loss/web": 7.5 - step, "loss/books": 9.0 - step, "mfu": 0.1 * step}
+            totals = {"goodput": 0.25 * step, "energy_kwh": 0.5 * step, "co2_kg": 0.05 * step, "steps_redone": 3}
+            held_out = {"validation_loss": 4.5, "validation_bits_per_byte": 1.5, "validation_bits_per_byte/web": 1.25}
+            row = {"step": step, **losses, **speed, **times, **totals}
+            file.write(json.dumps(row | (held_out if step == 4 else {})) + "\n")
     return {}
 
 
@@ -224,7 +227,11 @@ def test_report_page_shows_the_figures(text: str) -> None:
     for figure in ("12.3 kB", "1,100", "1.75", "90.0", "2.000", "byte-pair encoding", "threshold = 0.65"):
         assert figure in words, figure
     assert "Of the steps' time, 25.0% went into waiting for rows and 0% into taking checkpoints." in words
-    assert "from 7.00 to 4.00 nats per token, at 2,500 tokens/s" in words
+    assert "from 7.00 to 4.00 nats per token, at 2,500 tokens/s (median) and 25.0% MFU." in words
+    assert "100% was goodput: neither starting, nor checkpoints, nor work done again (3 steps)." in words
+    assert "It took 2 kWh, 0.2 kg of CO2." in words
+    for shown in ("web 3.50", "books 5.00", "all 1.50", "web 1.25", "MFU, share of the peak"):
+        assert shown in words
 
 
 def test_funnel_ends_with_deduplication_and_has_no_bytes_before_extraction(figures: dict[str, Any]) -> None:
@@ -320,7 +327,7 @@ def test_every_chart_is_an_image_with_a_title_or_decoration(text: str) -> None:
     reader = Reader(text)
     drawings = [a for tag, a in reader.tags if tag == "svg" and a.get("class") not in ("lines", "place")]
     images = [a for a in drawings if a.get("role") == "img"]
-    assert len(images) == reader.titled_images == 10
+    assert len(images) == reader.titled_images == 13
     assert all(a.get("aria-hidden") == "true" for a in drawings if a not in images)
 
 

@@ -52,7 +52,7 @@ def report_stage(root: str, config: ReportConfig, inputs: Sequence[Input], *, pa
     missing = [source.name for source in inputs if source not in there]
     return Stage(
         name="report",
-        version=6,
+        version=7,
         root=root,
         config={**to_dict(config), "missing": missing},
         inputs=tuple(there),

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from caravela import storage
-from caravela.data.loader import Batch, Loader, held_out_batches
+from caravela.data.loader import Batch, Loader, held_out_batches, num_held_out_batches
 from caravela.data.rows import counted_targets
 from caravela.data.training_order import Source, TrainingOrder
 from caravela.errors import UserError
@@ -82,19 +82,22 @@ def test_loader_mixes_sources_as_the_order_says(tmp_path: Path, num_ranks: int) 
     for step, parts in enumerate(zip(*shares, strict=True), 1):
         expected = [order.sample(step, slot) for slot in range(8)]
         assert [source for part in parts for source in part.sources] == [sample.source for sample in expected]
+        divided = [source for part in parts for source in part.rows(0, 8, CONTEXT // 2).sources]
+        assert divided == [sample.source for sample in expected for _ in range(2)]
         names = [f"train-{r.group.part}-{r.group.group * ROW_GROUP_ROWS + r.row}" for _, r in expected]
         assert [ids[0] for part in parts for ids in part.document_ids] == names
 
 
 def test_batch_of_a_shorter_context_has_every_target_once(pack: Manifest) -> None:
     batch = read(order_of(Source("documents", pack)), 1)[0]
-    tokens, starts, padding = batch.rows(1, 4, CONTEXT // 4)
+    tokens, starts, padding, sources = batch.rows(1, 4, CONTEXT // 4)
     assert tokens.shape == (3 * 4, CONTEXT // 4 + 1)
     assert np.array_equal(tokens[:, 1:].reshape(3, -1), batch.tokens[1:4, 1:])
     assert np.array_equal(tokens[:, :-1].reshape(3, -1), batch.tokens[1:4, :-1])
     assert starts == [[0], [1], [], []] * 3, "documents begin at 0 and 5 of 16"
     assert not padding.any()
-    whole, whole_starts, _ = batch.rows(0, 6, CONTEXT)
+    assert sources == [0] * 12
+    whole, whole_starts, *_ = batch.rows(0, 6, CONTEXT)
     assert np.array_equal(whole, batch.tokens)
     assert whole_starts == batch.document_starts
 
@@ -107,7 +110,7 @@ def test_batch_of_a_shorter_context_keeps_its_padding(tmp_path: Path, padding: i
     batch = read(order_of(Source("documents", pack)), 1)[0]
     assert batch.padding.tolist() == [padding] * 6
     assert batch.num_targets == 6 * (CONTEXT - padding)
-    tokens, _, found = batch.rows(0, 2, CONTEXT // 4)
+    tokens, _, found, _ = batch.rows(0, 2, CONTEXT // 4)
     assert found.tolist() == divided * 2, "of 16 targets the last are padding, cut into fours"
     counted = counted_targets(found, CONTEXT // 4)
     kept = np.concatenate([row[1:][mask] for row, mask in zip(tokens, counted, strict=True)])
@@ -152,6 +155,9 @@ def test_held_out_rows_are_spread_and_split_over_ranks(pack: Manifest) -> None:
     assert ids(100) == [f"validation-0-{row}" for row in range(10)]
     assert ids(5) == [f"validation-0-{row}" for row in (0, 2, 4, 6, 8)]
     assert ids(5, 0, 2) + ids(5, 1, 2) == ids(5)
+    assert [len(ids(5, rank, 2)) for rank in range(2)] == [2, 3], "two rows a batch, and batches stay whole"
+    assert num_held_out_batches(pack, 5, 2) == 3
+    assert num_held_out_batches(pack, 100, 4) == 3
 
 
 def test_loader_missing_part_is_one_line(tmp_path: Path) -> None:

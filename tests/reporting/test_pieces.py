@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from caravela import schema
-from caravela.reporting import charts, collect, examples, markup, page, tables
+from caravela.reporting import charts, examples, markup, page, tables, training
 from caravela.stages import Shard, ShardOutput, Stage
 from tests.reporting.reader import Reader
 from tests.road_without_ray import finish
@@ -147,11 +147,11 @@ def test_differing_words_put_together_are_the_texts() -> None:
 
 def test_thinned_curve_keeps_its_mean_and_its_end() -> None:
     points = [(float(i), float(i * i)) for i in range(1, 10_001)]
-    thin = collect.thinned(points, 300)
+    thin = training.thinned(points, 300)
     assert len(thin) == 300
     assert thin[-1] == points[-1]
     assert thin[0][0] == pytest.approx(17.0)  # the mean of 1 to 33
-    assert collect.thinned(points[:300], 300) == points[:300]
+    assert training.thinned(points[:300], 300) == points[:300]
 
 
 def palette(style: str, begin: str) -> dict[str, str]:

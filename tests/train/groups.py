@@ -5,9 +5,13 @@ The processes are forks of one that has imported torch and deepspeed, which take
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
+import signal
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +97,18 @@ def train_out_of_memory(stage_uri: str, config: TrainConfig, pack: Input) -> Non
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has none free.")
 
     torch.nn.modules.module.register_module_forward_pre_hook(fail)
+    train(stage_uri, config, pack)
+
+
+def train_until_there_is(stage_uri: str, config: TrainConfig, pack: Input, pattern: str) -> None:
+    """Trains, and is killed as soon as there is a file of such a name below the checkpoints."""
+
+    def watch() -> None:
+        while not list(Path(stage_uri, "checkpoints").glob(pattern)):
+            time.sleep(0.0005)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
     train(stage_uri, config, pack)
 
 
@@ -224,6 +240,7 @@ def keep_and_resume(
         resumed: name of the run, name of the one whose checkpoint it takes, settings.
     """
     from caravela.train import checkpoint
+    from caravela.train.checkpoint_writer import Writer
     from caravela.train.engine import Engine
 
     rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -232,7 +249,7 @@ def keep_and_resume(
         engine = Engine(new_model(), config, torch.device("cpu"), SOURCES)
         for step in (1, 2):
             train_step(engine, step)
-        writer = checkpoint.Writer(os.path.join(folder, name), "aaaa", rank, num_ranks, 1, print)
+        writer = Writer(os.path.join(folder, name), "aaaa", rank, num_ranks, config, print)
         progress = checkpoint.Progress(step=2, tokens=0, adam_step=engine.adam_step(), loader={}, fingerprint="f")
         writer.start(progress, engine.fragments(), {})
         writer.wait()
@@ -254,13 +271,42 @@ def keep_and_resume(
 
 
 def held_out(engine: Any) -> tuple[float, float]:
-    """Loss of five rows, which ranks have unequal numbers of; of the last row half counts."""
+    """Nats per target and bits per byte of five rows, of the last of which half counts.
+
+    Ranks have unequal numbers of them; a row without targets makes up for that.
+    """
     from caravela.data.order import rank_slice
     from caravela.train.engine import Rows
 
+    rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     tokens = batch(99, 5)
     weights = torch.ones(5, CONTEXT)
     weights[4, CONTEXT // 2 :] = 0
-    mine = rank_slice(5, torch.distributed.get_rank(), torch.distributed.get_world_size())
-    found: tuple[float, float] = engine.held_out_loss((Rows(tokens[[i]], weights=weights[[i]]), 10) for i in mine)
-    return found
+    batches = [Rows(tokens[[i]], weights=weights[[i]]) for i in rank_slice(5, rank, num_ranks)]
+    batches += [Rows(tokens[[0]], weights=torch.zeros(1, CONTEXT))] * (-(-5 // num_ranks) - len(batches))
+    sums = torch.tensor(engine.held_out_sums(batches), dtype=torch.float64).sum(dim=0)
+    torch.distributed.all_reduce(sums)
+    nats, targets = sums.tolist()
+    return nats / targets, nats / math.log(2) / 50
+
+
+def score_held_out(folder: str, packs: Sequence[tuple[str, Input]], max_rows: int, batch_rows: int) -> None:
+    """Held-out figures of an untrained model, twice: the second time the rows are at hand."""
+    from caravela.stages import finished
+    from caravela.train.engine import Engine
+    from caravela.train.validation import HeldOut
+
+    rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    settings = TrainConfig(steps=1, batch_rows=6, learning_rate=0.1, precision="fp32")
+    engine = Engine(new_model(), settings, torch.device("cpu"))
+    held_out = HeldOut(
+        [(name, finished(pack)) for name, pack in packs],
+        max_rows=max_rows,
+        batch_rows=batch_rows,
+        mask_documents=False,
+        rank=rank,
+        num_ranks=num_ranks,
+    )
+    found = held_out.columns(engine)
+    assert held_out.columns(engine) == found
+    Path(folder, f"{num_ranks}-{rank}.json").write_text(json.dumps(found))

@@ -25,6 +25,7 @@ from caravela.manifest import Input
 from caravela.model import weights
 from caravela.ray_start import agents_at_known_ports
 from caravela.stages import Stage
+from caravela.train import goodput
 from caravela.train.config import RESULT_FREE, TrainConfig
 from caravela.train.launch import pretrain_stage
 from tests.packed_rows import write_tokenizer
@@ -135,6 +136,14 @@ def test_launch_worker_killed_in_mid_run_changes_nothing(tmp_path: Path, pack: I
         read.setdefault((step, rank), set()).add(path.read_text())
     assert len(read) == 24 * 2
     assert all(len(texts) == 1 for texts in read.values())  # what was done again was done on the same rows
+    reached = goodput.read(made.uri)
+    assert reached is not None
+    assert reached.step == 24
+    assert reached.launch, "so the time between the two attempts is the run's"
+    assert reached.ledger.wall > reached.ledger.starting + sum(row["seconds"] for row in found.values())
+    assert found[24]["goodput"] < 1
+    events = [path.name for path in (Path(made.uri) / "tensorboard").iterdir()]
+    assert len({name.rpartition(".")[2] for name in events}) == 2, "the second begins where the first was kept"
     a, b = weights.load_model(os.fspath(unbroken)), weights.load_model(made.uri)
     assert all((x == y).all() for x, y in zip(a.parameters(), b.parameters(), strict=True))
 

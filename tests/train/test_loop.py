@@ -14,11 +14,13 @@ from caravela.config import build
 from caravela.data.sources import MixtureConfig, training_order
 from caravela.manifest import Input
 from caravela.model import weights
+from caravela.model.config import num_parameters
 from caravela.stages import finished
+from caravela.train import journal
 from caravela.train.checkpoint import FOLDER, latest
 from tests.packed_rows import CONTEXT, ROW_GROUP_ROWS, VOCABULARY, write_pack
 from tests.train.conftest import BATCH_ROWS, config
-from tests.train.groups import metrics, run_group, train
+from tests.train.groups import MODEL, metrics, run_group, train, train_until_there_is
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +30,16 @@ def test_loop_learns_and_leaves_a_model(unbroken: Path) -> None:
     assert list(rows) == list(range(1, 25))
     assert rows[24]["loss"] < rows[1]["loss"] - 1
     assert rows[24]["tokens"] == 24 * BATCH_ROWS * CONTEXT
-    assert rows[24]["tokens_per_second"] == pytest.approx(BATCH_ROWS * CONTEXT / rows[24]["seconds"], rel=1e-3)
+    latest = [row["seconds"] for step, row in rows.items() if step > 4]
+    assert rows[24]["tokens_per_second"] == pytest.approx(20 * BATCH_ROWS * CONTEXT / sum(latest), rel=1e-3)
+    assert rows[24]["mfu"] == rows[24]["matmul_share"], "on a CPU, the peak is what was measured"
+    flops = rows[24]["tokens_per_second"] * (6 * num_parameters(MODEL) + 12 * 2 * 32 * CONTEXT)
+    rates = [row["tokens_per_second"] / row["mfu"] for row in rows.values()]
+    assert rates == pytest.approx([rates[0]] * 24, rel=1e-2)
+    assert 1e7 < flops / rows[24]["mfu"] < 1e14
+    assert all(0 < row["goodput"] < 1 for row in rows.values())
+    spent = sum(row["seconds"] for row in rows.values())
+    assert spent < rows[24]["seconds_wall"]
     assert [step for step, row in rows.items() if "validation_loss" in row] == [8, 16, 24]
     record = manifest.read_records(os.fspath(unbroken))[0]
     assert [file.path for file in record.files] == ["metrics.jsonl", "model.json", "model.safetensors"]
@@ -99,6 +110,15 @@ def test_loop_mixes_sources_and_contexts_alike_for_any_number_of_workers(pack: I
     for column in ("loss", "grad_norm"):
         alone, together = ([row[column] for row in found[ranks].values()] for ranks in (1, 3))
         assert together == pytest.approx(alone, rel=2e-6, abs=0.0), column
+    for row in found[3].values():  # 7 rows a step, so many of each source
+        drawn = [order.sample(row["step"], slot).source for slot in range(BATCH_ROWS)]
+        by_source = {number: row.get(f"loss/{name}", math.nan) for number, name in enumerate(("web", "books"))}
+        assert {number for number, loss in by_source.items() if not math.isnan(loss)} == set(drawn)
+        assert sum(by_source[number] for number in drawn) / BATCH_ROWS == pytest.approx(row["loss"], rel=1e-5)
+    for column, value in found[1][12].items():
+        if column.startswith("validation"):
+            assert found[3][12][column] == pytest.approx(value, rel=2e-6), "as the weights are"
+    assert found[1][12]["validation_loss/web"] == found[1][12]["validation_loss/books"], "the packs are the same"
     assert {row["tokens"] for row in found[1].values()} == {step * BATCH_ROWS * CONTEXT for step in range(1, 13)}
 
 
@@ -139,3 +159,49 @@ def test_loop_bf16_resumed_by_as_many_workers_is_equal_to_the_bit(pack: Input, t
     run_group(1, train, os.fspath(again), settings, pack)
     expected, found = metrics(os.fspath(stage)), metrics(os.fspath(again))
     assert [row["loss"] for row in found.values()] == [row["loss"] for row in expected.values()]
+
+
+def test_loop_validation_that_fails_costs_no_checkpoint_and_is_made_up_for(
+    unbroken: Path, pack: Input, tmp_path: Path
+) -> None:
+    """The held-out rows are corrupt, and the first validation is at a step whose checkpoint is due."""
+    shutil.copytree(pack.uri, tmp_path / "pack")
+    copy = Input(name="pack", fingerprint=pack.fingerprint, uri=os.fspath(tmp_path / "pack"))
+    part = tmp_path / "pack" / "validation" / "part-00000.parquet"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:4] + b"\xff" * 196 + whole[200:])
+    stage = tmp_path / "stage"
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="row group 0 cannot be read"):
+        run_group(2, train, os.fspath(stage), config(), copy)
+    kept = latest(os.fspath(stage))
+    assert kept is not None
+    assert kept.progress.step == 8
+    stored = journal.stored_rows(os.fspath(stage))
+    assert list(stored) == list(range(1, 9))
+    assert not any(column.startswith("validation") for row in stored.values() for column in row)
+    part.write_bytes(whole)
+    run_group(2, train, os.fspath(stage), config(), copy)
+    expected, found = metrics(os.fspath(unbroken)), metrics(os.fspath(stage))
+    for column in ("loss", "validation_loss", "validation_bits_per_byte"):
+        assert {step: row.get(column) for step, row in found.items()} == {
+            step: row.get(column) for step, row in expected.items()
+        }
+    assert found[24]["seconds_wall"] > stored[8]["seconds_wall"], "times go on where the attempt before ended"
+    assert "steps_redone" not in found[24]
+
+
+def test_loop_killed_as_its_checkpoint_begins_leaves_no_metrics_ahead_of_it(pack: Input, tmp_path: Path) -> None:
+    """Killed when the first file of the checkpoint is there, so at about the time of the validation at that step."""
+    stage = tmp_path / "stage"
+    with pytest.raises(torch.multiprocessing.ProcessExitedException, match="SIGKILL"):
+        run_group(1, train_until_there_is, os.fspath(stage), config(num_workers=1), pack, "step_00000008-*/rank-*")
+    kept = latest(os.fspath(stage))
+    step = kept.progress.step if kept else 0
+    last = max([row["step"] for row in journal.stored_rows(os.fspath(stage)).values()], default=0)
+    run_group(1, train, os.fspath(stage), config(num_workers=1), pack)
+    found = metrics(os.fspath(stage))
+    assert list(found) == list(range(1, 25))
+    assert [step for step, row in found.items() if "validation_loss" in row] == [8, 16, 24]
+    done_again = [step for step, row in found.items() if row.get("steps_redone", 0)]
+    if step < last:  # metrics had come before their checkpoint was complete: they were made anew
+        assert done_again == list(range(step + 1, 25))

@@ -39,6 +39,8 @@ class BatchRows(NamedTuple):
     document_starts: list[list[int]]
     padding: npt.NDArray[np.int64]
     """[rows]: targets at each row's end that do not count."""
+    sources: list[int]
+    """Of each row the number of its source."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,17 @@ class Batch:
             context: divides the rows' own; every target stays, once.
         """
         tokens, starts, padding = self.tokens[first:last], self.document_starts[first:last], self.padding[first:last]
+        sources = self.sources[first:last]
         whole = tokens.shape[1] - 1
         if context == whole:
-            return BatchRows(tokens, starts, padding)
+            return BatchRows(tokens, starts, padding, sources)
         windows = np.lib.stride_tricks.sliding_window_view(tokens, context + 1, axis=1)[:, ::context]
         cuts = range(0, whole, context)
         divided = [[start - cut for start in row if cut <= start <= cut + context] for row in starts for cut in cuts]
         counted = whole - padding[:, None] - np.arange(0, whole, context)
-        return BatchRows(windows.reshape(-1, context + 1), divided, (context - counted.clip(0, context)).ravel())
+        uncounted = (context - counted.clip(0, context)).ravel()
+        sources = [source for source in sources for _ in cuts]
+        return BatchRows(windows.reshape(-1, context + 1), divided, uncounted, sources)
 
 
 class _Plan(NamedTuple):
@@ -184,32 +189,36 @@ def collated(samples: Sequence[tuple[int, Row]], groups: Sequence[RowGroupArrays
     return Batch(tokens, starts, size, padding, [source for source, _ in samples], ids)
 
 
+def num_held_out_batches(pack: Manifest, max_rows: int, batch_rows: int) -> int:
+    """Of how many batches ``held_out_batches`` gives every rank its share."""
+    return -(-min(max_rows, sum(file.rows for file in pack.files("validation"))) // batch_rows)
+
+
 def held_out_batches(pack: Manifest, max_rows: int, batch_rows: int, rank: int, num_ranks: int) -> Iterator[Batch]:
-    """At most ``max_rows`` validation rows, spread evenly over the table; each rank gets a contiguous share."""
+    """At most ``max_rows`` validation rows, spread evenly over the table, in batches; each rank gets whole batches.
+
+    So the batches are the same for any number of ranks; those of a rank are contiguous.
+    """
     files = pack.files("validation")
     total = sum(file.rows for file in files)
-    if total == 0:
-        return
     wanted = min(total, max_rows)
     size = int(pack.config["row_group_rows"])
     ends = np.cumsum([file.rows for file in files])
     table = PackedTable(pack, "validation")
-    rows: list[Row] = []
-    groups: list[RowGroupArrays] = []
-    for i in rank_slice(wanted, rank, num_ranks):
-        at = i * total // wanted
-        part = int(np.searchsorted(ends, at, side="right"))
-        group, row = divmod(at - (int(ends[part - 1]) if part else 0), size)
-        where = RowGroup(part, group)
-        if not rows or rows[-1].group != where:
-            arrays = table.read(where, min(size, files[part].rows - group * size))
-        rows.append(Row(0, where, row))
-        groups.append(arrays)
-        if len(rows) == batch_rows:
-            yield collated([(0, row) for row in rows], groups)
-            rows, groups = [], []
-    if rows:
-        yield collated([(0, row) for row in rows], groups)
+    last: tuple[RowGroup, RowGroupArrays] | None = None
+    for batch in rank_slice(num_held_out_batches(pack, max_rows, batch_rows), rank, num_ranks):
+        rows: list[Row] = []
+        groups: list[RowGroupArrays] = []
+        for i in range(batch * batch_rows, min((batch + 1) * batch_rows, wanted)):
+            at = i * total // wanted
+            part = int(np.searchsorted(ends, at, side="right"))
+            group, row = divmod(at - (int(ends[part - 1]) if part else 0), size)
+            where = RowGroup(part, group)
+            if last is None or last[0] != where:
+                last = where, table.read(where, min(size, files[part].rows - group * size))
+            rows.append(Row(0, where, row))
+            groups.append(last[1])
+        yield collated([Sample(0, row) for row in rows], groups)
 
 
 def _group_bytes(pack: Manifest, context: int) -> int:

@@ -5,24 +5,18 @@ clock or the machine, so that the same stages give the same report.
 """
 
 import datetime
-import itertools
-import json
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from caravela import config as settings
-from caravela import storage
 from caravela.manifest import Manifest
 from caravela.model.config import ModelConfig, num_parameters
 from caravela.reporting import examples, scores
 from caravela.reporting.packed import rows_by_source
 from caravela.reporting.spans import repeated_spans
+from caravela.reporting.training import training_figures
 
-METRICS_FILE = "metrics.jsonl"
-CURVES = ("loss", "validation_loss", "learning_rate", "tokens_per_second", "grad_norm")
-CURVE_POINTS = 300
 CLUSTER_BINS = (2, 3, 4, 5, 6, 11, 21, 51, 101, 1001)
 """Where the bins of the cluster-size chart begin."""
 
@@ -58,7 +52,7 @@ def collect(root: str, stages: Mapping[str, Manifest], missing: Sequence[str], l
             stages.get("pack"), stages.get("tokenizer"), limits.excerpt_characters, limits.parts
         ),
         "model": _model(stages.get("pretrain")),
-        "training": _training(stages.get("pretrain")),
+        "training": training_figures(stages.get("pretrain")),
         "evaluation": _summary(stages.get("evaluate")),
         "config": {name: settings.to_toml(stage.config) for name, stage in stages.items()},
     }
@@ -156,50 +150,6 @@ def _model(pretrain: Manifest | None) -> dict[str, Any] | None:
         return None
     model = settings.build(ModelConfig, shape, "the model of the pretrain stage")
     return {"parameters": num_parameters(model), **settings.to_dict(model)}
-
-
-def _training(pretrain: Manifest | None) -> dict[str, Any] | None:
-    uri = next((u for u in pretrain.uris("files") if storage.name_of(u) == METRICS_FILE), None) if pretrain else None
-    if pretrain is None or uri is None:
-        return None
-    rows = sorted(_json_lines(uri), key=lambda row: int(row["step"]))
-    curves = {name: [(row["step"], row[name]) for row in rows if row.get(name) is not None] for name in CURVES}
-    speeds = [speed for _, speed in curves["tokens_per_second"]]
-    return {
-        **pretrain.summary,
-        "steps": len(rows),
-        "last_step": rows[-1]["step"] if rows else 0,
-        "first_loss": curves["loss"][0][1] if curves["loss"] else None,
-        "final_loss": curves["loss"][-1][1] if curves["loss"] else None,
-        "final_validation_loss": curves["validation_loss"][-1][1] if curves["validation_loss"] else None,
-        "median_tokens_per_second": round(statistics.median(speeds), 1) if speeds else None,
-        "data_wait_share": _share_of_time(rows, "seconds_data"),
-        "checkpoint_share": _share_of_time(rows, "seconds_checkpoint"),
-        "curves": {name: thinned(points, CURVE_POINTS) for name, points in curves.items()},
-    }
-
-
-def _share_of_time(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    timed = [row for row in rows if name in row and "seconds" in row]
-    total = sum(row["seconds"] for row in timed)
-    return round(sum(row[name] for row in timed) / total, 6) if total else None
-
-
-def _json_lines(uri: str) -> Iterator[dict[str, Any]]:
-    with storage.open_read(uri) as stream:
-        for line in stream:
-            if line.strip():
-                yield json.loads(line)
-
-
-def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """At most ``most`` points: means over runs of neighbours, the last point as it is."""
-    if len(points) <= most:
-        return list(points)
-    borders = [i * len(points) // (most - 1) for i in range(most)]
-    runs = [points[start:end] for start, end in itertools.pairwise(borders)]
-    means = [(statistics.fmean(x for x, _ in run), statistics.fmean(y for _, y in run)) for run in runs]
-    return [*means, points[-1]]
 
 
 def _headline(

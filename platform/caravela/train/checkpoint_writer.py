@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import safetensors.numpy
 
@@ -43,6 +43,7 @@ from caravela.train.retention import Stored, superfluous
 
 POLL_S = 0.2
 PEERS_TIMEOUT_S = 600.0
+CLOSE_PATIENCE_S = 30.0
 
 
 class Writer:
@@ -100,7 +101,9 @@ class Writer:
             self._running = None
 
     def close(self) -> None:
-        """Gives up waiting for other ranks, and ends the thread."""
+        """Ends the thread. A checkpoint on its way, of a run that fails, still has ``CLOSE_PATIENCE_S`` to arrive."""
+        if self._running is not None:
+            wait([self._running], CLOSE_PATIENCE_S)
         self._closing.set()
         self._thread.shutdown(wait=True)
 

@@ -28,6 +28,11 @@ RESULT_FREE = (
     "validate_every_steps",
     "validation_rows",
     "hang_timeout_s",
+    "tensorboard",
+    "prometheus",
+    "peak_tflops",
+    "co2_kg_per_kwh",
+    "cost_per_worker_hour",
     "max_failures",
     "loader_memory_mb",
     "allow_data_change",
@@ -106,7 +111,7 @@ class TrainConfig:
     validate_every_steps: int = 100
     """Cadence of the loss on held-out rows, also measured at the last step; 0 is never."""
     validation_rows: int = 64
-    """Most held-out rows that are scored, spread evenly over the table."""
+    """Most held-out rows that are scored of each source, spread evenly over its table."""
     spikes: Literal["off", "report", "skip"] = "report"
     """What follows a step whose loss or gradient jumps: nothing, a line, or the way back to the newest checkpoint and
     from there on without that step and ``spike_skip_before`` others (train.spikes)."""
@@ -119,6 +124,17 @@ class TrainConfig:
     hang_timeout_s: float = 1800.0
     """Seconds without progress after which a worker ends with its stacks stored; longer than a step, a validation or a
     start from a checkpoint takes. 0 is no limit."""
+    tensorboard: bool = True
+    """Whether every step's figures also go to event files below ``tensorboard/`` in the stage's directory."""
+    prometheus: bool = True
+    """Whether they also go to gauges that Ray exports (``ray_caravela_train_loss`` ...)."""
+    peak_tflops: float = 0.0
+    """Peak of one worker's device that MFU is a share of, in TFLOP/s; 0 is that of the GPU's name in dense bfloat16,
+    and for a CPU or an unknown GPU the measured rate of matrix multiplication."""
+    co2_kg_per_kwh: float = 0.0
+    """Kilograms of CO2 that a kilowatt-hour stands for where the machines are; 0 leaves CO2 out."""
+    cost_per_worker_hour: float = 0.0
+    """Price of one worker for an hour, in any currency; 0 leaves costs out."""
     max_failures: int = 3
     """Times that the workers are started again after one was lost; -1 is no limit."""
     loader_memory_mb: float = 4096.0
@@ -141,7 +157,7 @@ class TrainConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected a number above 0")
         times = ("checkpoint_every_minutes", "mean_hours_between_failures", "keep_hours", "hang_timeout_s")
-        for name in ("weight_decay", "clip", *times):
+        for name in ("weight_decay", "clip", "peak_tflops", "co2_kg_per_kwh", "cost_per_worker_hour", *times):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
         for name in ("beta1", "beta2"):

@@ -246,30 +246,20 @@ class Engine:
         context = self.decoder.config.max_positions
         return Rows(torch.zeros(1, context + 1, dtype=torch.int64), weights=torch.zeros(1, context))
 
-    def _together(self, batches: Iterable[tuple[Rows, int]]) -> Iterator[tuple[Rows, int]]:
-        """The batches, and under ZeRO 3, where ranks compute together, empty ones until all ranks are done."""
-        if self.config.zero_stage < 3:
-            yield from batches
-            return
-        mine = iter(batches)
-        batch = next(mine, None)
-        while self.sum_over_ranks(batch is not None):
-            yield batch or (self._empty(), 0)
-            batch = next(mine, None)
-
     @torch.no_grad()
-    def held_out_loss(self, batches: Iterable[tuple[Rows, int]]) -> tuple[float, float]:
-        """Loss of rows that are not trained on: nats per target, and bits per byte of the text they stand for."""
-        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+    def held_out_sums(self, batches: Iterable[Rows]) -> list[tuple[float, float]]:
+        """Loss in nats and number of targets of each of this rank's batches, which are not trained on.
+
+        Every rank must come with as many batches.
+        """
         self._engine.eval()
-        for rows, target_bytes in self._together(batches):
+        sums = []
+        for rows in batches:
             rows = self._here(rows)
             loss, _ = self._engine(rows.tokens, rows.weights, rows.segments)
             count = rows.tokens[:, 1:].numel() if rows.weights is None else float(rows.weights.sum())
-            sums += torch.tensor([float(loss), count, target_bytes], device=self.device)
-        torch.distributed.all_reduce(sums)
-        total, count, size = sums.tolist()
-        return total / max(1.0, count), total / math.log(2) / max(1.0, size)
+            sums.append((float(loss), float(count)))
+        return sums
 
     def adam_step(self) -> int:
         """Updates that the optimizer has made."""

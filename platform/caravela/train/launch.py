@@ -31,6 +31,7 @@ from caravela.model.config import ModelConfig
 from caravela.progress import Poster, StageProgress
 from caravela.stages import Shard, Stage, finished
 from caravela.train.config import RESULT_FREE, TrainConfig
+from caravela.train.sinks import check_tensorboard
 
 # Ray Train looks at its workers this often; with its default of 2 s every loss and every end costs a second more.
 HEALTH_CHECK_INTERVAL_S = "0.5"
@@ -116,8 +117,12 @@ def _execute(
 ) -> Iterable[ShardRecord]:
     """Trains in a group of workers; the record is written by rank 0 when the model is in place."""
     check_resources(config, progress)
-    verdict_uri = storage.join(stage.uri, VERDICTS, f"{secrets.token_hex(4)}.txt")
+    if config.tensorboard:
+        check_tensorboard()
+    launch = secrets.token_hex(4)
+    verdict_uri = storage.join(stage.uri, VERDICTS, f"{launch}.txt")
     task = {
+        "launch": launch,
         "stage_uri": stage.uri,
         "fingerprint": stage.fingerprint,
         "train": to_dict(config),
@@ -230,6 +235,7 @@ def _worker(task: Mapping[str, Any]) -> None:
         model=build(ModelConfig, task["model"], "model"),
         packs=tuple(Input(**pack) for pack in task["packs"]),
         mixture=build(MixtureConfig, task["mixture"], "mixture"),
+        launch=task["launch"],
     )
     try:
         loop.train(settings, Poster(task["board"], "training"))
