@@ -97,7 +97,7 @@ def test_rows_hold_wide_ids_and_are_read_back_as_the_documents(given: str, token
     documents = documents_stage(tokens.root, DOCUMENTS)
     done = finish(packing.pack_stage(tokens.root, settings, documents.as_input(), tokens.as_input()))
     assert done.summary["vocabulary_size"] == 70_656
-    assert done.summary["tokenizer_sha256"] == tokenizer.tokenizer_sha256(tokens.manifest())
+    assert done.summary["tokenizer_sha256"] == tokenizer.tokenizer_sha256(finished(tokens.as_input()))
     expected, end = reference(given), reference(given).token_to_id(END)
     for uri in done.uris("train"):
         table = pq.read_table(uri)

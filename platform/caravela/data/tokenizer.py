@@ -33,7 +33,7 @@ from caravela.config import ConfigError, to_dict
 from caravela.data import peer_tokenizers, sampling, tokenizer_json
 from caravela.data.sampling import Sample, SampleOf
 from caravela.data.tokenizer_json import JsonTokenizer
-from caravela.errors import UserError
+from caravela.errors import MissingInputError, UserError
 from caravela.manifest import Input, Manifest, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, finished
 
@@ -198,7 +198,7 @@ def _given(config: TokenizerConfig) -> bytes:
     try:
         return storage.read_bytes(config.model)
     except FileNotFoundError:
-        raise UserError(f"tokenizer.model = {config.model}: no such file") from None
+        raise MissingInputError(f"tokenizer.model = {config.model}: no such file") from None
 
 
 def _json_files(config: TokenizerConfig, data: bytes) -> dict[str, bytes]:

@@ -66,6 +66,9 @@ class TrainConfig:
     """AdamW's guard of the division."""
     clip: float = 1.0
     """Largest norm of the whole gradient; 0 is no limit."""
+    start_from: str = ""
+    """Weights to start from: a local folder or s3:// prefix with ``config.json`` and safetensors, as transformers'
+    ``save_pretrained`` writes it, of a model of the same shape. Empty: random ones."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of weights and activations; master weights, moments and summed gradients are float32 in any case."""
     seed: int = 0

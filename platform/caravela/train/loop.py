@@ -37,13 +37,14 @@ from caravela.errors import UserError
 from caravela.manifest import FileRecord, Input, ShardRecord
 from caravela.model import weights
 from caravela.model.config import ModelConfig, num_parameters
-from caravela.model.transformer import Decoder, document_segments
+from caravela.model.transformer import document_segments
 from caravela.progress import Poster, clock
 from caravela.stages import finished
 from caravela.train import checkpoint
 from caravela.train.config import TrainConfig
 from caravela.train.engine import Engine, Rows, StepResult
 from caravela.train.schedule import learning_rate
+from caravela.train.start import new_model
 
 METRICS_FOLDER = "metrics"
 METRICS = "metrics.jsonl"
@@ -90,7 +91,8 @@ class _Training:
         device = torch.device("cuda", local_rank) if self.config.use_gpu else torch.device("cpu")
         if device.type == "cuda":
             torch.cuda.set_device(device)  # NCCL's collectives over objects go by it
-        model = Decoder(task.model).initialize(torch.Generator().manual_seed(self.config.seed))
+        self.attempt, found = self._agree()
+        model = new_model(task.model, self.config.start_from, self.config.seed, found is not None)
         self.engine = Engine(model, self.config, device)
         self.targets_per_step = self.config.batch_rows * task.model.max_positions
         self.metrics: dict[int, dict[str, Any]] = {}
@@ -98,7 +100,6 @@ class _Training:
         self.handed_over: dict[int, dict[str, Any]] = {}
         """Rows that are on their way to storage with a checkpoint."""
         self.recent_seconds: collections.deque[float] = collections.deque(maxlen=20)
-        self.attempt, found = self._agree()
         self.step = self.kept_step = found.progress.step if found else 0
         if found:
             self._check_data(found)
