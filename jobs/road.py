@@ -15,7 +15,9 @@ from caravela.model.config import ModelConfig
 from caravela.report import ReportConfig, report_stage
 from caravela.sample.crawl import SampleCrawlConfig, crawl_stage
 from caravela.stages import Stage
+from caravela.train import estimate
 from caravela.train.config import TrainConfig
+from caravela.train.estimate import EstimateConfig
 from caravela.train.launch import pretrain_stage
 from filters.browse import BrowseConfig, browse_stage
 from filters.curate import CurateConfig, curate_stages
@@ -40,6 +42,7 @@ class RoadConfig:
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     model: ModelConfig
     train: TrainConfig
+    estimate: EstimateConfig = field(default_factory=EstimateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -65,7 +68,7 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     tokens = tokenizer.as_input()
     fit = tokenizer_report_stage(root, config.tokenizer_report, config.tokenizer, documents, tokens)
     pack = pack_stage(root, config.pack, documents, tokens)
-    model = replace(config.model, vocabulary_size=config.tokenizer.vocabulary_size, max_positions=config.pack.context)
+    model = shape(config)
     packs = pack_inputs(config.mixture, pack.as_input())
     pretrain = pretrain_stage(root, config.train, model, packs, tokens, config.mixture)
     evaluate = evaluate_stage(root, config.evaluate, pretrain.as_input(), pack.as_input(), tokens)
@@ -77,3 +80,13 @@ def road(config: RoadConfig) -> dict[str, Stage]:
         before.insert(0, crawl)
     report = report_stage(root, config.report, [stage.as_input() for stage in before])
     return {stage.name: stage for stage in [*before, report]}
+
+
+def shape(config: RoadConfig) -> ModelConfig:
+    """The model, with what the tokenizer and the packed rows give it."""
+    return replace(config.model, vocabulary_size=config.tokenizer.vocabulary_size, max_positions=config.pack.context)
+
+
+def forecast(config: RoadConfig) -> str:
+    """What training will need; for a dry run."""
+    return estimate.as_text(shape(config), config.train, config.mixture, config.estimate)
