@@ -163,8 +163,11 @@ def test_activations_are_what_autograd_holds(changes: dict[str, Any]) -> None:
     found = sum(storage.nbytes() for storage in held.values())
     assert output.requires_grad
     expected = estimate.activations(model, 4, 4, checkpointing=False)
-    assert found <= 1.02 * expected  # never much more than was said
-    assert found >= 0.85 * expected
+    if model.norm == "rms":  # on a CPU, torch makes it of parts and holds its input twice
+        features = (2 * model.num_layers + 1) * model.hidden_size
+        features += model.qk_norm * model.num_layers * (model.query_size + model.kv_size)
+        expected += 4 * tokens.numel() * features
+    assert found == pytest.approx(expected, rel=0.05)
 
 
 def held_bytes() -> int:
@@ -195,13 +198,13 @@ def hold(folder: str, cases: list[tuple[int, str]]) -> None:
     alive = []  # an engine that goes while another is measured would be taken off
     for stage, precision in cases:
         before = held_bytes()
-        settings = config(zero_stage=stage, precision=precision, batch_rows=2, micro_batch_rows=1)
+        settings = config(zero_stage=stage, precision=precision, batch_rows=4, micro_batch_rows=1)
         engine = Engine(Decoder(SMALL).initialize(torch.Generator()), settings, torch.device("cpu"))
         alive.append(engine)
         full: list[int] = []
         engine._engine.step = _counted(engine._engine.step, full, before)
         rows = Rows(torch.zeros(1, SMALL.max_positions + 1, dtype=torch.int64))
-        engine.step([rows] * (2 // torch.distributed.get_world_size()), 2 * SMALL.max_positions, 1e-3, 1)
+        engine.step([rows] * (4 // torch.distributed.get_world_size()), 4 * SMALL.max_positions, 1e-3, 1)
         found.append(full[-1])
     Path(folder, f"{torch.distributed.get_rank()}.json").write_text(json.dumps(found))
 
