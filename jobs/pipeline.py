@@ -8,7 +8,8 @@ from caravela import command, storage
 from caravela.data.sources import require_sources
 from caravela.manifest import Manifest
 from caravela.stages import Stage
-from road import RoadConfig, forecast, road
+from forecast import forecast
+from road import RoadConfig, road
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from caravela import command
-from road import RoadConfig, forecast, road
+from forecast import forecast
+from road import RoadConfig, road
 
 
 def main(argv: Sequence[str] | None = None) -> int:

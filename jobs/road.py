@@ -15,7 +15,6 @@ from caravela.model.config import ModelConfig
 from caravela.report import ReportConfig, report_stage
 from caravela.sample.crawl import SampleCrawlConfig, crawl_stage
 from caravela.stages import Stage
-from caravela.train import estimate
 from caravela.train.config import TrainConfig
 from caravela.train.estimate import EstimateConfig
 from caravela.train.launch import pretrain_stage
@@ -58,8 +57,8 @@ CURATE_STAGES = ("site_lines", "repeated_lines", "curate")
 def road(config: RoadConfig) -> dict[str, Stage]:
     """Every stage by name, in the order in which they run. Nothing is run or written by this."""
     root = storage.absolute(config.root)
-    crawl = crawl_stage(root, config.crawl) if config.crawl.enabled else None
-    curation = curate_stages(root, config.curate, crawl.as_input() if crawl else None)
+    crawl = [crawl_stage(root, config.crawl)] if config.crawl.enabled else []
+    curation = curate_stages(root, config.curate, crawl[0].as_input() if crawl else None)
     curated = curation[-1].as_input()
     deduplication = dedup_stages(root, config.dedup, curated)
     *first, documents = [stage.as_input() for stage in deduplication if stage.name in ("dedup", "trim")]
@@ -68,25 +67,13 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     tokens = tokenizer.as_input()
     fit = tokenizer_report_stage(root, config.tokenizer_report, config.tokenizer, documents, tokens)
     pack = pack_stage(root, config.pack, documents, tokens)
-    model = shape(config)
+    model = replace(config.model, vocabulary_size=config.tokenizer.vocabulary_size, max_positions=config.pack.context)
     packs = pack_inputs(config.mixture, pack.as_input())
     pretrain = pretrain_stage(root, config.train, model, packs, tokens, config.mixture)
     evaluate = evaluate_stage(root, config.evaluate, pretrain.as_input(), pack.as_input(), tokens)
-    before = [*curation, *deduplication, browse, tokenizer, fit, pack, pretrain, evaluate]
+    before = [*crawl, *curation, *deduplication, browse, tokenizer, fit, pack, pretrain, evaluate]
     if config.export.enabled:
         require_class(model)
         before.append(export_stage(root, config.export, pretrain.as_input(), tokens, evaluate.as_input()))
-    if crawl:
-        before.insert(0, crawl)
     report = report_stage(root, config.report, [stage.as_input() for stage in before])
     return {stage.name: stage for stage in [*before, report]}
-
-
-def shape(config: RoadConfig) -> ModelConfig:
-    """The model, with what the tokenizer and the packed rows give it."""
-    return replace(config.model, vocabulary_size=config.tokenizer.vocabulary_size, max_positions=config.pack.context)
-
-
-def forecast(config: RoadConfig) -> str:
-    """What training will need; for a dry run."""
-    return estimate.as_text(shape(config), config.train, config.mixture, config.estimate)

@@ -2,9 +2,12 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import pipeline
+import pretrain
 from caravela.config import load
 from caravela.data.sources import training_order
 from caravela.model.config import num_parameters
@@ -68,3 +71,28 @@ def test_btlm_changes_its_context_after_its_step_119727(tmp_path: Path) -> None:
     pack = dataclasses.replace(pack, summary={**pack.summary, "context": config.pack.context})
     order = training_order(config.mixture, [pack], config.train)
     assert [order.context(step) for step in (1, 119_727, 119_728, 159_636)] == [2048, 2048, 8192, 8192]
+
+
+@pytest.mark.parametrize("job", [pretrain, pipeline])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipe_can_be_dry_run_where_nothing_is(
+    name: str, job: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = str(tmp_path / "run")
+    assert job.main(["--config", str(FOLDER / f"{name}.toml"), "--set", f"root={root}", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    parameters, tokens_a_step, _ = PUBLISHED[name]
+    assert f"{parameters:,} parameters" in printed
+    assert f"steps of {tokens_a_step:,}" in printed
+    assert "h200 at 40% of 989 TFLOP/s each" in printed
+    assert "2, activations made again" in printed
+    assert ("by Chinchilla's fit" in printed) == (name != "llama-eus-8b-cpt")
+    assert "no plan yet: " in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_dry_run_still_refuses_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe_file = str(FOLDER / "ttl-160m.toml")
+    wrong = "estimate.gpu=h300"
+    assert pretrain.main(["--config", recipe_file, "--set", wrong, "--dry-run"]) == 1
+    assert "gpu = 'h300': expected one of" in capsys.readouterr().err
