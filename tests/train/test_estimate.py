@@ -218,5 +218,7 @@ def test_weights_gradients_and_optimizer_are_what_deepspeed_holds(tmp_path: Path
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         for (stage, precision), full in zip(cases, found, strict=True):
             said = estimate.memory(SMALL, config(precision=precision, num_workers=num_ranks), stage, False)
-            expected = said.weights + said.gradients + said.optimizer
+            # In float32, ZeRO 1 has by now let go of what is other ranks' to update; a moment before it held all.
+            share = num_ranks if (stage, precision) == (1, "fp32") else 1
+            expected = said.weights + said.gradients / share + said.optimizer
             assert full == pytest.approx(expected, rel=0.03), (stage, precision)
