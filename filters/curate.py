@@ -22,7 +22,7 @@ from caravela.data import common_crawl, readers
 from caravela.data.common_crawl import IndexConfig
 from caravela.data.extract import ExtractConfig
 from caravela.data.inputs import COMMON_CRAWL
-from caravela.errors import UserError
+from caravela.errors import MissingInputError, UserError
 from caravela.manifest import Input, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, TableWriter, finished
 from filters import decontamination, quality, steps, text_classifier
@@ -166,7 +166,7 @@ def _sources(config: CurateConfig, crawl: Input | None) -> tuple[tuple[Input, ..
         return index, functools.partial(readers.plan_index, config.index, shard_bytes)
     if crawl is not None:
         return (crawl,), functools.partial(_plan_crawl, crawl, shard_bytes)
-    raise UserError("curate.inputs = []: expected at least one file or glob (or crawl.enabled = true)")
+    raise MissingInputError("curate.inputs = []: expected at least one file or glob (or crawl.enabled = true)")
 
 
 def _plan_crawl(crawl: Input, shard_bytes: int) -> Sequence[Shard]:

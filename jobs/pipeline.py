@@ -8,12 +8,13 @@ from caravela import command, storage
 from caravela.data.sources import require_sources
 from caravela.manifest import Manifest
 from caravela.stages import Stage
+from forecast import forecast
 from road import RoadConfig, road
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
-    return command.run_stages(argv, __doc__, RoadConfig, _choose, _what_next)
+    return command.run_stages(argv, __doc__, RoadConfig, _choose, _what_next, forecast=forecast)
 
 
 def _choose(config: RoadConfig) -> list[Stage]:

@@ -16,6 +16,7 @@ from caravela.report import ReportConfig, report_stage
 from caravela.sample.crawl import SampleCrawlConfig, crawl_stage
 from caravela.stages import Stage
 from caravela.train.config import TrainConfig
+from caravela.train.estimate import EstimateConfig
 from caravela.train.launch import pretrain_stage
 from filters.browse import BrowseConfig, browse_stage
 from filters.curate import CurateConfig, curate_stages
@@ -40,6 +41,7 @@ class RoadConfig:
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     model: ModelConfig
     train: TrainConfig
+    estimate: EstimateConfig = field(default_factory=EstimateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -55,8 +57,8 @@ CURATE_STAGES = ("site_lines", "repeated_lines", "curate")
 def road(config: RoadConfig) -> dict[str, Stage]:
     """Every stage by name, in the order in which they run. Nothing is run or written by this."""
     root = storage.absolute(config.root)
-    crawl = crawl_stage(root, config.crawl) if config.crawl.enabled else None
-    curation = curate_stages(root, config.curate, crawl.as_input() if crawl else None)
+    crawl = [crawl_stage(root, config.crawl)] if config.crawl.enabled else []
+    curation = curate_stages(root, config.curate, crawl[0].as_input() if crawl else None)
     curated = curation[-1].as_input()
     deduplication = dedup_stages(root, config.dedup, curated)
     *first, documents = [stage.as_input() for stage in deduplication if stage.name in ("dedup", "trim")]
@@ -69,11 +71,9 @@ def road(config: RoadConfig) -> dict[str, Stage]:
     packs = pack_inputs(config.mixture, pack.as_input())
     pretrain = pretrain_stage(root, config.train, model, packs, tokens, config.mixture)
     evaluate = evaluate_stage(root, config.evaluate, pretrain.as_input(), pack.as_input(), tokens)
-    before = [*curation, *deduplication, browse, tokenizer, fit, pack, pretrain, evaluate]
+    before = [*crawl, *curation, *deduplication, browse, tokenizer, fit, pack, pretrain, evaluate]
     if config.export.enabled:
         require_class(model)
         before.append(export_stage(root, config.export, pretrain.as_input(), tokens, evaluate.as_input()))
-    if crawl:
-        before.insert(0, crawl)
     report = report_stage(root, config.report, [stage.as_input() for stage in before])
     return {stage.name: stage for stage in [*before, report]}

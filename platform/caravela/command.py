@@ -16,7 +16,7 @@ import ray
 
 from caravela import config, manifest, stages
 from caravela.cluster import ClusterConfig
-from caravela.errors import UserError
+from caravela.errors import MissingInputError, UserError
 from caravela.manifest import Manifest
 from caravela.progress import clock, table
 from caravela.stages import Stage
@@ -52,8 +52,12 @@ def run_stages(
     choose: Callable[[Road], Sequence[Stage]],
     epilogue: Callable[[Road, Mapping[str, Manifest]], str] = lambda road, manifests: "",
     look: Look[Road] | None = None,
+    forecast: Callable[[Road], str] = lambda road: "",
 ) -> int:
-    """Runs the stages that ``choose`` names, in order, and prints what was made. Returns the exit status."""
+    """Runs the stages that ``choose`` names, in order, and prints what was made. Returns the exit status.
+
+    A dry run prints ``forecast`` and the plan, or, where something is missing that a plan is made of, what that is.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", required=True, metavar="FILE.toml", help="settings of the run, local or s3://")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="overrides a setting")
@@ -74,11 +78,13 @@ def run_stages(
         if look is not None and options.look is not None:
             print(look.show(road, options.look))
             return 0
-        chosen = choose(road)
         if options.dry_run:
             print(config.to_toml(config.to_dict(road)))
-            print(f"\n{plan_table(chosen)}")
+            if text := forecast(road):
+                print(f"\n{text}")
+            print(f"\n{_plan(lambda: choose(road))}")
             return 0
+        chosen = choose(road)
         manifests = {stage.name: stages.run(stage, road.cluster) for stage in chosen}
         print(f"\n{result_table(manifests)}")
         if text := epilogue(road, manifests):
@@ -96,6 +102,13 @@ def run_stages(
     finally:
         if ray.is_initialized():
             ray.shutdown()
+
+
+def _plan(choose: Callable[[], Sequence[Stage]]) -> str:
+    try:
+        return plan_table(choose())
+    except MissingInputError as error:
+        return f"no plan yet: {error}"
 
 
 def _positive(text: str) -> int:

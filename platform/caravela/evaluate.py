@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import sentencepiece
 
 from caravela import storage
 from caravela.config import to_dict
@@ -179,7 +178,7 @@ class Evaluation:
             json.dump({**figures, **counters, "samples": samples}, file, ensure_ascii=False, indent=1)
         return counters
 
-    def _processor(self, model: ModelConfig) -> sentencepiece.SentencePieceProcessor:
+    def _processor(self, model: ModelConfig) -> tokenizers.Tokenizer:
         processor = tokenizers.load(finished(self.tokenizer).uri)
         if processor.vocab_size() > model.vocabulary_size:
             raise UserError(
@@ -189,7 +188,7 @@ class Evaluation:
         return processor
 
 
-def continuation(processor: sentencepiece.SentencePieceProcessor, prompt: list[int], added: list[int]) -> str:
+def continuation(processor: tokenizers.Tokenizer, prompt: list[int], added: list[int]) -> str:
     """The text of added tokens. Decoded with the prompt, as bytes of a letter may be on both sides."""
     whole: str = processor.decode(prompt + added)
     return whole[len(processor.decode(prompt)) :]

@@ -2,8 +2,8 @@
 
 In: the pretrain stage (``model.safetensors``, ``model.json``) and the tokenizer; the evaluation, if there is one, for
 the card. Out, at the top of the stage's directory, which is what ``from_pretrained`` takes: ``config.json``,
-``generation_config.json``, ``model.safetensors``, ``tokenizer.model``, ``tokenizer.json``, ``tokenizer_config.json``
-and the model card ``README.md``.
+``generation_config.json``, ``model.safetensors``, ``tokenizer.model`` (where the run has one of SentencePiece),
+``tokenizer.json``, ``tokenizer_config.json`` and the model card ``README.md``.
 
 Nothing is committed unless transformers loads the folder with equal logits and equal token ids (model/hugging_face.py).
 torch and transformers are loaded where the work is done and not in the driver, which only plans.
@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from caravela import storage
 from caravela.config import ConfigError, to_dict
 from caravela.data import tokenizer as tokenizers
 from caravela.errors import UserError
@@ -104,14 +103,16 @@ class Export:
         evaluation = finished(self.evaluate).summary if self.evaluate else {}
         model = weights.load_model(self.pretrain.uri)
         folder = os.path.dirname(out.local_path(CARD))
-        tokenizer_path = os.path.join(out.folder, tokenizers.MODEL_FILE)
-        storage.fetch(storage.join(finished(self.tokenizer).uri, tokenizers.MODEL_FILE), tokenizer_path)
+        given = os.path.join(out.folder, "given-tokenizer")
+        os.mkdir(given)
+        tokenizer_path = tokenizers.fetch(finished(self.tokenizer).uri, given)
         hugging_face.write_folder(model, tokenizer_path, self.config.dtype, folder)
         with open(os.path.join(folder, CARD), "w", encoding="utf-8") as file:
             file.write(model_card(self.config, model.config, {"Training": training, "Held-out text": evaluation}))
         hugging_face.verify_folder(folder, model, tokenizer_path, self.config.dtype)
         for name in hugging_face.FILES:
-            out.local_path(name)
+            if os.path.exists(os.path.join(folder, name)):
+                out.local_path(name)
         return {"parameters": num_parameters(model.config)}
 
 

@@ -23,7 +23,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import sentencepiece
 import xxhash
 
 from caravela import manifest, schema, storage
@@ -127,7 +126,7 @@ class _Packing:
         config: PackConfig,
         out: ShardOutput,
         documents: ShardDocuments,
-        processor: sentencepiece.SentencePieceProcessor,
+        processor: tokenizers.Tokenizer,
     ) -> None:
         self.out = out
         self.documents = documents
@@ -136,7 +135,8 @@ class _Packing:
         self.encoder = Encoder(processor, rows.field("tokens").type.value_type.to_pandas_dtype())
         method = METHODS[config.method]
         writers = {
-            name: RowWriter(out.table(name, rows), sizes, config.row_group_rows, documents.ids) for name in TABLES
+            name: RowWriter(out.table(name, rows), sizes, config.row_group_rows, documents.ids, processor.eos_id())
+            for name in TABLES
         }
         self.packers = {name: method(writer) for name, writer in writers.items()}
         self.held_out = held_out(documents.ids, config.validation_share)

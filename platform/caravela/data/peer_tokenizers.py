@@ -79,7 +79,12 @@ def of_sentencepiece(processor: sentencepiece.SentencePieceProcessor) -> Encoder
     )
 
 
-def _from_json(data: bytes, path: str, setting: str) -> Encoder:
+def read_json(data: bytes, path: str, setting: str) -> tuple[Any, Any]:
+    """A tokenizer.json as it is written, and as the package tokenizers reads it, without cutting and padding.
+
+    Raises:
+        UserError: it is none, or the package is not there.
+    """
     try:
         import tokenizers  # here: of the extra [train], and nodes that curate live without it
     except ModuleNotFoundError as error:
@@ -94,10 +99,15 @@ def _from_json(data: bytes, path: str, setting: str) -> Encoder:
         raise _no_tokenizer(path, setting, "no tokenizer.json that the package tokenizers can read") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    return description, tokenizer
+
+
+def _from_json(data: bytes, path: str, setting: str) -> Encoder:
+    description, tokenizer = read_json(data, path, setting)
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     pieces = {number: piece for piece, number in tokenizer.get_vocab(with_added_tokens=True).items()}
     size = max(size, max(pieces, default=-1) + 1)
-    partial = _partial_characters(description, tokenizers)
+    partial = _partial_characters(description)
     byte_pieces = np.array([partial(pieces.get(i, "")) for i in range(size)], bool)
     unknown = description["model"].get("unk_token")
     unknown_id = description["model"].get("unk_id") if unknown is None else tokenizer.token_to_id(unknown)
@@ -115,19 +125,21 @@ def _from_json(data: bytes, path: str, setting: str) -> Encoder:
     )
 
 
-def _partial_characters(description: Any, tokenizers: Any) -> Callable[[str], bool]:
+def _partial_characters(description: Any) -> Callable[[str], bool]:
     """Whether a piece is a part of a character, for the vocabulary that a tokenizer.json describes."""
-    if not _holds_byte_level(description.get("decoder")) and not _holds_byte_level(description.get("pre_tokenizer")):
+    import tokenizers
+
+    if not holds_byte_level(description.get("decoder")) and not holds_byte_level(description.get("pre_tokenizer")):
         return lambda piece: BYTE_PIECE.fullmatch(piece) is not None and piece != LINE_BREAK
     decoder, alphabet = tokenizers.decoders.ByteLevel(), set(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     return lambda piece: alphabet.issuperset(piece) and "\ufffd" in decoder.decode([piece])
 
 
-def _holds_byte_level(part: Any) -> bool:
+def holds_byte_level(part: Any) -> bool:
     """Whether bytes are written as letters here (``Ġ`` for a blank), so that the vocabulary knows every text."""
     if isinstance(part, dict):
-        return part.get("type") == "ByteLevel" or any(map(_holds_byte_level, part.values()))
-    return isinstance(part, list) and any(map(_holds_byte_level, part))
+        return part.get("type") == "ByteLevel" or any(map(holds_byte_level, part.values()))
+    return isinstance(part, list) and any(map(holds_byte_level, part))
 
 
 def names_of(paths: Sequence[str]) -> list[str]:

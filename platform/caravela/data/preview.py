@@ -13,12 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
-import sentencepiece
 import xxhash
 
 from caravela import storage
-from caravela.data import tokenizer as tokenizers
 from caravela.data.shard_documents import reading
+from caravela.data.tokenizer import Tokenizer
 from caravela.manifest import Manifest
 
 INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
@@ -66,9 +65,7 @@ def scattered(pack: Manifest, table: str, count: int, seed: int = 0) -> list[Pla
     return found
 
 
-def shown_rows(
-    pack: Manifest, table: str, places: Sequence[Place], processor: sentencepiece.SentencePieceProcessor
-) -> list[ShownRow]:
+def shown_rows(pack: Manifest, table: str, places: Sequence[Place], processor: Tokenizer) -> list[ShownRow]:
     """The rows at some places, decoded, in the order of the places."""
     found: dict[Place, ShownRow] = {}
     uris = pack.uris(table)
@@ -91,7 +88,7 @@ def _read(uri: str, rows: Sequence[int], row_group_rows: int) -> Iterator[tuple[
                 yield row, table.slice(row % row_group_rows, 1).to_pylist()[0]
 
 
-def stretches(row: Mapping[str, Any], processor: sentencepiece.SentencePieceProcessor) -> Iterator[Stretch]:
+def stretches(row: Mapping[str, Any], processor: Tokenizer) -> Iterator[Stretch]:
     """A row of schema.packed, document by document."""
     tokens: list[int] = row["tokens"]
     starts: list[int] = row["document_starts"]
@@ -100,7 +97,7 @@ def stretches(row: Mapping[str, Any], processor: sentencepiece.SentencePieceProc
     ):
         own = tokens[start:end]
         text = processor.decode(own)
-        yield Stretch(document, text, len(own), own[0] == tokenizers.BEGIN, own[-1] == tokenizers.END)
+        yield Stretch(document, text, len(own), own[0] == processor.bos_id(), own[-1] == processor.eos_id())
 
 
 def as_text(pack: Manifest, rows: Sequence[ShownRow], table: str = "train") -> str:

@@ -3,7 +3,8 @@
 In: token ids end to end, and where which stretch of them goes. Out: a table of schema.packed whose row groups hold
 ``row_group_rows`` rows each, the last one of the shard what is left; readers find a row by this alone.
 
-What a row does not fill is padding at its end: the id of ``</s>``, 0 bytes of text, no target (``counted_targets``).
+What a row does not fill is padding at its end: the id that ends a document, 0 bytes of text, no target
+(``counted_targets``).
 """
 
 from collections.abc import Sequence
@@ -36,8 +37,16 @@ class Segments(NamedTuple):
 class RowWriter:
     """Builds rows and writes them as soon as they fill a row group."""
 
-    def __init__(self, table: TableWriter, sizes: npt.NDArray[np.int32], row_group_rows: int, ids: pa.Array) -> None:
+    def __init__(
+        self,
+        table: TableWriter,
+        sizes: npt.NDArray[np.int32],
+        row_group_rows: int,
+        ids: pa.Array,
+        filler: int = tokenizers.END,
+    ) -> None:
         self.table = table
+        self.filler = filler
         self.sizes = sizes
         self.width = int(table.schema.field("tokens").type.list_size)
         self.row_group_rows = row_group_rows
@@ -72,7 +81,7 @@ class RowWriter:
         starts = ends - segments.length
         used = np.diff(np.concatenate([[0], ends])[offsets])
         columns = starts - np.repeat(starts[offsets[:-1]], np.diff(offsets))
-        tokens = np.full(num_rows * self.width, tokenizers.END, ids.dtype)
+        tokens = np.full(num_rows * self.width, self.filler, ids.dtype)
         places = (segments.row - first) * self.width + columns
         for at, source, length in zip(places.tolist(), segments.source.tolist(), segments.length.tolist(), strict=True):
             tokens[at : at + length] = ids[source : source + length]

@@ -12,7 +12,7 @@ from typing import Protocol
 from caravela import manifest, storage
 from caravela.config import ConfigError
 from caravela.data.training_order import Source, TrainingOrder, TrainingStage
-from caravela.errors import UserError
+from caravela.errors import MissingInputError
 from caravela.manifest import Input, Manifest
 
 
@@ -103,7 +103,7 @@ def require_sources(config: MixtureConfig) -> None:
     """
     for source in config.sources:
         if source.root and manifest.latest(source.root, "pack") is None:
-            raise UserError(
+            raise MissingInputError(
                 f"mixture.sources: {source.name}: {source.root} holds no finished stage pack; expected the root of a "
                 "run whose rows are packed"
             )

@@ -1,4 +1,4 @@
-"""SentencePiece trained on a run's own documents.
+"""SentencePiece trained on a run's own documents; or a tokenizer of another run or model, taken as it is.
 
 In: the kept documents of a stage. Out: ``tokenizer.model``, with ``<unk>`` 0, ``<s>`` 1, ``</s>`` 2, then chat symbols,
 user symbols and the 256 bytes, so that any text can be encoded and comes back as it was: no normalisation, no dummy
@@ -30,9 +30,10 @@ import xxhash
 
 from caravela import storage
 from caravela.config import ConfigError, to_dict
-from caravela.data import sampling
+from caravela.data import peer_tokenizers, sampling, tokenizer_json
 from caravela.data.sampling import Sample, SampleOf
-from caravela.errors import UserError
+from caravela.data.tokenizer_json import JsonTokenizer
+from caravela.errors import MissingInputError, UserError
 from caravela.manifest import Input, Manifest, ShardRecord
 from caravela.stages import Shard, ShardOutput, Stage, finished
 
@@ -43,6 +44,7 @@ BYTE_PIECES = 256
 MAX_SENTENCE_BYTES = 16384
 MAX_SENTENCE_CHARACTERS = MAX_SENTENCE_BYTES // 4
 SHOWN_STRATA = 50
+Tokenizer = sentencepiece.SentencePieceProcessor | JsonTokenizer
 TAKEN_SYMBOLS = re.compile(r"<unk>|<s>|</s>|<0x[0-9A-Fa-f]{2}>")
 
 
@@ -51,8 +53,14 @@ class TokenizerConfig:
     """How the vocabulary is learnt."""
 
     model: str = ""
-    """A SentencePiece model of another run, to be taken as it is: runs that are mixed in training need one tokenizer.
-    Then nothing is learnt, and ``vocabulary_size`` must be its own."""
+    """A SentencePiece model of another run, or a model's ``tokenizer.json``, to be taken as it is: runs that are mixed
+    in training need one tokenizer, and a model that is trained on keeps its own. Then nothing is learnt, and
+    ``vocabulary_size`` must be its own, or for a ``tokenizer.json`` that of its model's embeddings."""
+    begin: str = ""
+    """For a ``tokenizer.json``: the token that begins a document; empty: what ``tokenizer_config.json`` beside it
+    says."""
+    end: str = ""
+    """The same for the token that ends one."""
     vocabulary_size: int = 32_000
     """Pieces, with the 3 special ones, the symbols and 256 bytes among them."""
     algorithm: Literal["unigram", "bpe"] = "bpe"
@@ -81,6 +89,9 @@ class TokenizerConfig:
         least = BYTE_PIECES + 64 + len(self.user_symbols) + len(self.chat_symbols)
         if self.vocabulary_size < least:
             raise ConfigError(f"vocabulary_size = {self.vocabulary_size}: expected at least {least}")
+        for name in ("begin", "end"):
+            if getattr(self, name) and not self.model:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: expected a tokenizer.json in model beside it")
         if not self.sample_mb > 0:
             raise ConfigError(f"sample_mb = {self.sample_mb}: expected more than 0")
         if not 0 <= self.sample_temper <= 1:
@@ -117,8 +128,13 @@ def tokenizer_stage(root: str, config: TokenizerConfig, documents: Input) -> Sta
         UserError: ``config.model`` cannot be read.
     """
     settings = to_dict(config)
+    del settings["begin"], settings["end"]
     if config.model:  # another model in the same place is another tokenizer
-        settings["model"] = hashlib.sha256(_given(config)).hexdigest()
+        data = _given(config)
+        settings["model"] = hashlib.sha256(data).hexdigest()
+        if tokenizer_json.is_json(data):
+            found = tokenizer_json.given(data, config.model, config.begin, config.end)
+            settings |= {"begin": found.begin, "end": found.end, "tokenizer_config": found.config}
 
     def plan() -> list[Shard]:
         return [Shard(index=0, name="tokenizer", spec={"uris": finished(documents).uris("documents")})]
@@ -142,13 +158,14 @@ class TokenizerWorker:
         self.config = config
 
     def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
-        if self.config.model:
-            model, sample = _checked(self.config), Sample.nothing()
+        sample = Sample.nothing() if self.config.model else self._sample(shard, out)
+        if self.config.model and tokenizer_json.is_json(data := _given(self.config)):
+            files = _json_files(self.config, data)
         else:
-            sample = self._sample(shard, out)
-            model = _trained(self.config, sample)
-        with open(out.local_path(MODEL_FILE), "wb") as file:
-            file.write(model)
+            files = {MODEL_FILE: _checked(self.config) if self.config.model else _trained(self.config, sample)}
+        for name, content in files.items():
+            with open(out.local_path(name), "wb") as file:
+                file.write(content)
         with open(out.local_path(SAMPLE_FILE), "w", encoding="utf-8") as text_file:
             json.dump(_strata(self.config, sample), text_file, ensure_ascii=False, indent=1)
         strata = sample.strata.values()
@@ -157,7 +174,7 @@ class TokenizerWorker:
             "learnable_bytes": sum(counts.bytes for counts in strata),
             "sampled_documents": len(sample),
             "sampled_bytes": sample.bytes,
-            "pieces": sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size(),
+            "pieces": self.config.vocabulary_size,
         }
 
     def _sample(self, shard: Shard, out: ShardOutput) -> Sample:
@@ -181,7 +198,16 @@ def _given(config: TokenizerConfig) -> bytes:
     try:
         return storage.read_bytes(config.model)
     except FileNotFoundError:
-        raise UserError(f"tokenizer.model = {config.model}: no such file") from None
+        raise MissingInputError(f"tokenizer.model = {config.model}: no such file") from None
+
+
+def _json_files(config: TokenizerConfig, data: bytes) -> dict[str, bytes]:
+    """What the stage holds of a tokenizer.json, once that is found to be one that can be packed with."""
+    found = tokenizer_json.given(data, config.model, config.begin, config.end)
+    ids = tokenizer_json.checked(found, config.model, config.vocabulary_size)
+    content = {tokenizer_json.IDS_FILE: ids, tokenizer_json.CONFIG_FILE: found.config}
+    described = {name: json.dumps(each, ensure_ascii=False, indent=1).encode() for name, each in content.items()}
+    return {tokenizer_json.JSON_FILE: data, **described}
 
 
 def _checked(config: TokenizerConfig) -> bytes:
@@ -256,14 +282,41 @@ def sentences(text: str) -> Iterator[str]:
             yield line
 
 
-def load(uri: str) -> sentencepiece.SentencePieceProcessor:
+def load(uri: str) -> Tokenizer:
     """The tokenizer in a finished tokenizer stage's directory."""
-    return sentencepiece.SentencePieceProcessor(model_proto=storage.read_bytes(storage.join(uri, MODEL_FILE)))
+    path = storage.join(uri, file_name(uri))
+    if path.endswith(MODEL_FILE):
+        return sentencepiece.SentencePieceProcessor(model_proto=storage.read_bytes(path))
+    ids = json.loads(storage.read_text(storage.join(uri, tokenizer_json.IDS_FILE)))
+    return JsonTokenizer(storage.read_bytes(path), ids, path)
+
+
+def file_name(uri: str) -> str:
+    """Of the model in such a directory."""
+    other = tokenizer_json.JSON_FILE
+    return other if storage.exists(storage.join(uri, other)) else MODEL_FILE
+
+
+def fetch(uri: str, folder: str) -> str:
+    """Copies the files of such a directory that ``load`` and the export need to a local one; gives the model's path."""
+    name = file_name(uri)
+    more = () if name == MODEL_FILE else (tokenizer_json.IDS_FILE, tokenizer_json.CONFIG_FILE)
+    for each in (name, *more):
+        storage.fetch(storage.join(uri, each), os.path.join(folder, each))
+    return os.path.join(folder, name)
+
+
+def as_peer(uri: str) -> peer_tokenizers.Encoder:
+    """The same, to be compared with those of others."""
+    processor = load(uri)
+    if isinstance(processor, JsonTokenizer):
+        return peer_tokenizers.load(storage.join(uri, tokenizer_json.JSON_FILE), "tokenizer.model")
+    return peer_tokenizers.of_sentencepiece(processor)
 
 
 def tokenizer_sha256(stage: Manifest) -> str:
     """SHA-256 of the model file of a finished tokenizer stage: equal for tokenizers that encode alike."""
-    return next(file.sha256 for file in stage.files("files") if file.path == MODEL_FILE)
+    return next(file.sha256 for file in stage.files("files") if file.path in (MODEL_FILE, tokenizer_json.JSON_FILE))
 
 
 def _strata(config: TokenizerConfig, sample: Sample) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ class TokenizerReportWorker:
 
     def __call__(self, shard: Shard, out: ShardOutput) -> Mapping[str, int]:
         spec = shard.spec
-        encoders = [peer_tokenizers.of_sentencepiece(tokenizer.load(spec["own"]))]
+        encoders = [tokenizer.as_peer(spec["own"])]
         encoders += [peer_tokenizers.load(path, COMPARE) for path in spec["compare"]]
         share = self.held_out_share
         sample = self._sample(spec["uris"], out, share)
@@ -119,7 +119,7 @@ class TokenizerReportWorker:
             "tokenizers": [
                 {"name": name, "path": storage.shown(path), "kind": encoder.kind, "pieces": encoder.pieces}
                 for name, path, encoder in zip(
-                    [OWN, *spec["names"]], [tokenizer.MODEL_FILE, *spec["compare"]], encoders, strict=True
+                    [OWN, *spec["names"]], [tokenizer.file_name(spec["own"]), *spec["compare"]], encoders, strict=True
                 )
             ],
             "groups": [_row(group, encoders) for group in groups],

@@ -1,6 +1,6 @@
 """A model and its tokenizer as a folder for ``AutoModelForCausalLM`` and ``AutoTokenizer``, with proof that it loads.
 
-In: a Decoder, a SentencePiece file. Out: ``FILES``.
+In: a Decoder, a SentencePiece file or a tokenizer.json of others. Out: ``FILES``.
 
 ``verify_folder`` loads the folder back without a network and compares logits and token ids with our own; it is part of
 every export, because a tokenizer that splits a little differently costs a model dearly and shows nowhere else. Ids are
@@ -24,6 +24,8 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from caravela.data import tokenizer as tokenizers_of_runs
+from caravela.data.tokenizer_json import CONFIG_FILE, IDS_FILE, JsonTokenizer
 from caravela.errors import UserError
 from caravela.model import weights
 from caravela.model.conversion import folded, to_transformers
@@ -42,7 +44,7 @@ FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
-"""What ``write_folder`` writes."""
+"""What ``write_folder`` writes; without ``TOKENIZER`` for a run whose tokenizer is a tokenizer.json."""
 TEXTS = (
     "",
     "Uma frase curta.",
@@ -66,19 +68,23 @@ def write_folder(model: Decoder, tokenizer_path: str, dtype: str, folder: str) -
 
     Args:
         model: the weights; written in ``dtype``, which is one of ``DTYPES``.
-        tokenizer_path: the SentencePiece file (byte fallback, identity normalisation, no dummy prefix).
+        tokenizer_path: the SentencePiece file (byte fallback, identity normalisation, no dummy prefix), or a
+            tokenizer.json, in a folder as ``data.tokenizer.fetch`` makes it.
         dtype: of the weights on disk.
         folder: where to write.
 
     Raises:
         UserError: transformers has no class for the model.
     """
-    processor = sentencepiece.SentencePieceProcessor(model_file=tokenizer_path)
+    processor = tokenizers_of_runs.load(os.path.dirname(tokenizer_path))
     bos_id, eos_id = processor.bos_id(), processor.eos_id()
     write_model(model, dtype, {"bos_token_id": bos_id, "eos_token_id": eos_id}, folder)
     generation = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": eos_id}
     _write_json(folder, "generation_config.json", generation)
-    shutil.copyfile(tokenizer_path, os.path.join(folder, TOKENIZER))
+    shutil.copyfile(tokenizer_path, os.path.join(folder, os.path.basename(tokenizer_path)))
+    if isinstance(processor, JsonTokenizer):
+        _write_json(folder, CONFIG_FILE, _given_config(tokenizer_path, model.config.max_positions))
+        return
     unigram = is_unigram(tokenizer_path)
     settings = _tokenizer_config(processor, model.config.max_positions, unigram)
     _write_json(folder, "tokenizer_config.json", settings)
@@ -167,6 +173,24 @@ def _tokenizer_config(
     }
 
 
+def _given_config(tokenizer_path: str, max_positions: int) -> dict[str, Any]:
+    """That of a tokenizer.json of others, whose class is the one that takes the file as it is."""
+    folder = os.path.dirname(tokenizer_path)
+    with open(os.path.join(folder, CONFIG_FILE), encoding="utf-8") as file:
+        found = json.load(file)
+    with open(os.path.join(folder, IDS_FILE), encoding="utf-8") as file:
+        ids = json.load(file)
+    pieces = Tokenizer.from_file(tokenizer_path)
+    return {
+        **found,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": pieces.id_to_token(ids["begin"]),
+        "eos_token": pieces.id_to_token(ids["end"]),
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": max_positions,
+    }
+
+
 def _write_json(folder: str, name: str, content: Mapping[str, Any]) -> None:
     with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
         json.dump(content, file, ensure_ascii=False, indent=2)
@@ -182,8 +206,11 @@ def verify_folder(folder: str, model: Decoder, tokenizer_path: str, dtype: str, 
     Raises:
         ExportError: with what differs, and by how much.
     """
-    processor = sentencepiece.SentencePieceProcessor(model_file=tokenizer_path)
-    verify_tokenizer(folder, processor, texts)
+    processor = tokenizers_of_runs.load(os.path.dirname(tokenizer_path))
+    if isinstance(processor, JsonTokenizer):
+        verify_given_tokenizer(folder, processor, tokenizer_path, texts)
+    else:
+        verify_tokenizer(folder, processor, texts)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
     )
@@ -251,3 +278,22 @@ def verify_tokenizer(folder: str, processor: sentencepiece.SentencePieceProcesso
             )
         if (back := tokenizer.decode(found, skip_special_tokens=True)) != text:
             raise ExportError(f"{folder}: {text!r} comes back from its tokens as {back!r}")
+
+
+def verify_given_tokenizer(folder: str, processor: JsonTokenizer, tokenizer_path: str, texts: Sequence[str]) -> None:
+    """Compares ids with the package tokenizers' own for the file that was given, and with those of training.
+
+    Raises:
+        ExportError: naming the first text that differs.
+    """
+    tokenizer, given = AutoTokenizer.from_pretrained(folder, local_files_only=True), Tokenizer.from_file(tokenizer_path)
+    given.no_truncation()
+    given.no_padding()
+    for text in texts:
+        found, expected = tokenizer(text).input_ids, given.encode(text).ids
+        inner = tokenizer(text, add_special_tokens=False).input_ids
+        if found != expected or inner != processor.encode(text):
+            raise ExportError(
+                f"{folder}: {text!r} is {found[:12]} in transformers, {expected[:12]} in {tokenizer_path}, and was "
+                f"{processor.encode(text)[:12]} in training"
+            )

@@ -4,6 +4,7 @@
 model beyond rounding; they stay out of the stage's fingerprint, so that a run goes on with other workers.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -57,9 +58,16 @@ class TrainConfig:
     warmup_steps: int = 0
     """Steps in which the rate climbs linearly to the peak."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
-    """What follows the warm-up; wsd is constant and then falls linearly over ``decay_share``."""
+    """What follows the warm-up; wsd is constant and then falls over ``decay_share``."""
     decay_share: float = 0.1
-    """Share of all steps in which wsd falls to the floor."""
+    """Share of the steps in which wsd falls to the floor."""
+    decay_shape: Literal["linear", "one_minus_sqrt"] = "linear"
+    """How wsd falls: in a line, or by 1 - sqrt(t) (arXiv 2405.18392)."""
+    floor_at: float = 1.0
+    """Share of the steps after which the rate is at the floor, where it stays; 1 is with the last step."""
+    restart_after_steps: tuple[int, ...] = ()
+    """Steps after each of which the schedule starts again: it climbs from the floor to the peak in ``warmup_steps`` and
+    falls to the floor until the next of them or the end. Shares are then of such a stretch."""
     weight_decay: float = 0.1
     """Of matrices; norms and biases have none."""
     beta1: float = 0.9
@@ -70,6 +78,9 @@ class TrainConfig:
     """AdamW's guard of the division."""
     clip: float = 1.0
     """Largest norm of the whole gradient; 0 is no limit."""
+    start_from: str = ""
+    """Weights to start from: a local folder or s3:// prefix with ``config.json`` and safetensors, as transformers'
+    ``save_pretrained`` writes it, of a model of the same shape. Empty: random ones."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of weights and activations; master weights, moments and summed gradients are float32 in any case."""
     seed: int = 0
@@ -163,10 +174,25 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected from 0 to below 1")
-        for name in ("min_learning_rate_ratio", "decay_share"):
+        for name in ("min_learning_rate_ratio", "decay_share", "floor_at"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected from 0 to 1")
-        if self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps = {self.warmup_steps}: expected fewer than steps = {self.steps}")
+        self._check_schedule()
         if self.num_workers > self.batch_rows:
             raise ValueError(f"num_workers = {self.num_workers}: expected at most batch_rows = {self.batch_rows}")
+
+    def _check_schedule(self) -> None:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps = {self.warmup_steps}: expected fewer than steps = {self.steps}")
+        borders = [0, *self.restart_after_steps, self.steps]
+        for begin, end in itertools.pairwise(borders):
+            if end - begin <= self.warmup_steps:
+                raise ValueError(
+                    f"restart_after_steps = {list(self.restart_after_steps)}: expected more than warmup_steps = "
+                    f"{self.warmup_steps} steps between 0, these and steps = {self.steps}; {begin} to {end} are fewer"
+                )
+            if self.schedule != "constant" and self.floor_at * (end - begin) <= self.warmup_steps:
+                raise ValueError(
+                    f"floor_at = {self.floor_at}: expected a share of {end - begin} steps above warmup_steps = "
+                    f"{self.warmup_steps}"
+                )

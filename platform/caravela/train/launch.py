@@ -30,6 +30,7 @@ from caravela.manifest import Input, ShardRecord
 from caravela.model.config import ModelConfig
 from caravela.progress import Poster, StageProgress
 from caravela.stages import Shard, Stage, finished
+from caravela.train import start
 from caravela.train.config import RESULT_FREE, TrainConfig
 from caravela.train.sinks import check_tensorboard
 
@@ -60,6 +61,11 @@ def pretrain_stage(
     """
     mixture = mixture or MixtureConfig()
     settings = {name: value for name, value in to_dict(config).items() if name not in RESULT_FREE}
+    if config.start_from:
+        # By its content: the same weights elsewhere are the same run.
+        config = dataclasses.replace(config, start_from=storage.absolute(config.start_from))
+        settings["start_from"] = start.identity(config.start_from)
+        start.check(model, config.start_from)
     return Stage(
         name="pretrain",
         version=2,

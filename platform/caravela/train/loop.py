@@ -31,7 +31,6 @@ from caravela.errors import UserError
 from caravela.manifest import FileRecord, Input, ShardRecord
 from caravela.model import weights
 from caravela.model.config import ModelConfig, num_parameters
-from caravela.model.transformer import Decoder
 from caravela.progress import Poster
 from caravela.stages import finished
 from caravela.train import checkpoint, goodput, journal
@@ -45,6 +44,7 @@ from caravela.train.goodput import Ledger
 from caravela.train.journal import Journal
 from caravela.train.monitor import Monitor
 from caravela.train.schedule import learning_rate
+from caravela.train.start import new_model
 from caravela.train.validation import HeldOut
 
 METRICS = "metrics.jsonl"
@@ -96,11 +96,11 @@ class _Training:
         device = torch.device("cuda", local_rank()) if self.config.use_gpu else torch.device("cpu")
         if device.type == "cuda":
             torch.cuda.set_device(device)  # NCCL's collectives over objects go by it
-        model = Decoder(task.model).initialize(torch.Generator().manual_seed(self.config.seed))
+        self.attempt, found = self._agree()
+        model = new_model(task.model, self.config.start_from, self.config.seed, found is not None)
         num_sources = len(self.order.sources)
         self.engine = Engine(model, self.config, device, num_sources if num_sources > 1 else 0)
         self.targets_per_step = self.config.batch_rows * task.model.max_positions
-        self.attempt, found = self._agree()
         self.step = found.progress.step if found else 0
         if found:
             checkpoint.check(found, self.engine.shapes(), to_dict(task.model), self.config.seed)
