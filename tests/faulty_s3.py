@@ -137,7 +137,7 @@ class FaultyS3:
 
     def fates(self) -> dict[str, int]:
         """What became of how many requests."""
-        fates = self.log.read_text(encoding="utf-8").split()
+        fates = self.log.read_text(encoding="utf-8").split() if self.log.exists() else []
         return {fate: fates.count(fate) for fate in set(fates)}
 
 

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("web",),
     ("hub",),
     ("storage", "schema"),
-    ("config",),
+    ("config", "outage"),
     ("manifest",),
     ("ray_start",),
     ("cluster", "progress"),

@@ -6,25 +6,34 @@ object, a bucket that is not there, a refused permission or a full disk. Calls m
 as an object is replaced as a whole.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from caravela.storage import StorageError
 
+OUTAGE_S = 600.0
+"""The outage that work of hours outlasts."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 15.0
 
 Result = TypeVar("Result")
 
 
-def outlasting(call: Callable[[], Result], seconds: float, say: Callable[[str], None] = lambda line: None) -> Result:
+def outlasting(
+    call: Callable[[], Result],
+    seconds: float = OUTAGE_S,
+    say: Callable[[str], None] = lambda line: None,
+    given_up: threading.Event | None = None,
+) -> Result:
     """The result of ``call``, which is tried again for so long.
 
     Args:
         call: what may raise ``StorageError``.
         seconds: of patience, from the first failure on.
         say: told in one line when the first call has failed.
+        given_up: ends the patience, from another thread.
 
     Raises:
         StorageError: the last one.
@@ -35,12 +44,13 @@ def outlasting(call: Callable[[], Result], seconds: float, say: Callable[[str], 
         if not error.may_pass or seconds <= 0:
             raise
         say(f"{' '.join(str(error).split())}; trying again for {seconds:.0f} s")
+    given_up = given_up or threading.Event()
     deadline, pause = time.monotonic() + seconds, FIRST_PAUSE_S
     while True:
-        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        given_up.wait(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(2 * pause, LONGEST_PAUSE_S)
         try:
             return call()
         except StorageError as error:
-            if not error.may_pass or time.monotonic() > deadline:
+            if not error.may_pass or time.monotonic() > deadline or given_up.is_set():
                 raise

@@ -112,6 +112,14 @@ def train_until_there_is(stage_uri: str, config: TrainConfig, pack: Input, patte
     train(stage_uri, config, pack)
 
 
+def train_at(endpoint: str, stage_uri: str, config: TrainConfig, pack: Input) -> None:
+    """The same with S3 at another address than the processes' own."""
+    os.environ["AWS_ENDPOINT_URL"] = endpoint
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        os.environ[name] = "us-east-1"
+    train(stage_uri, config, pack)
+
+
 def metrics(stage_uri: str) -> dict[int, dict[str, Any]]:
     rows = map(json.loads, (Path(stage_uri) / "metrics.jsonl").read_text().splitlines())
     return {row["step"]: row for row in rows}

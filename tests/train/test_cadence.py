@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from caravela.train.cadence import PROBE_STEPS, Measured, optimal_interval, steps_between
+from caravela.train.cadence import PROBE_STEPS, Cadence, Measured, optimal_interval, steps_between
 from tests.train.conftest import config
 
 
@@ -45,3 +45,19 @@ def test_cadence_by_failures_is_never_less_than_a_step() -> None:
     assert steps_between(config(mean_hours_between_failures=1e-6), Measured(5.0, 1.0, 1.0)) == 1
     auto = steps_between(config(mean_hours_between_failures=10), Measured(step=2.0, stall=0.5, writing=3.0))
     assert auto == pytest.approx(math.sqrt(2 * 0.5 * 36000) / 2.0, rel=0.01)
+
+
+def test_cadence_by_steps_does_not_depend_on_where_an_attempt_begins() -> None:
+    for first in (0, 3):
+        cadence = Cadence(config(steps=22, checkpoint_every_steps=8), first)
+        assert [step for step in range(first + 1, 23) if cadence.is_due(step)] == [8, 16, 22]
+
+
+def test_cadence_by_minutes_begins_with_a_probe_and_then_follows_the_clock() -> None:
+    cadence = Cadence(config(steps=100, checkpoint_every_minutes=1), 10)
+    kept = []
+    for step in range(11, 101):
+        if cadence.is_due(step):
+            kept.append(step)
+            cadence.made(step, Measured(step=2.0, stall=0.0, writing=0.0))
+    assert kept == [18, 48, 78, 100]

@@ -1,9 +1,8 @@
 """What is a spike and what is noise, by hand and on random walks."""
 
 import random
-from pathlib import Path
 
-from caravela.train.spikes import Skipped, SpikeDetector, read_skipped, write_skipped
+from caravela.train.spikes import SpikeDetector
 from tests.train.conftest import config
 
 
@@ -47,11 +46,3 @@ def test_spikes_are_not_seen_in_noise_that_falls_as_a_loss_does() -> None:
 def test_spikes_before_the_window_is_full_are_not_judged() -> None:
     one = detector()
     assert not any(one.judge(loss, 1.0) for loss in (11.0, 2.0, 90.0, 1.0, 5.0, 2.0, 3.0, 2.0))
-
-
-def test_skipped_steps_come_back_as_they_were_stored(tmp_path: Path) -> None:
-    assert read_skipped(str(tmp_path)) == []
-    skipped = [Skipped(first=11, last=12, reason="loss 9", document_ids=("a", "b"))]
-    write_skipped(str(tmp_path), skipped)
-    assert read_skipped(str(tmp_path)) == skipped
-    assert [step in skipped[0] for step in (10, 11, 12, 13)] == [False, True, True, False]

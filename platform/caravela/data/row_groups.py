@@ -9,6 +9,7 @@ others the one that was longest unused goes first.
 """
 
 import collections
+import functools
 import io
 import threading
 from concurrent.futures import Executor, Future
@@ -23,6 +24,7 @@ from caravela import storage
 from caravela.data.order import RowGroup
 from caravela.errors import UserError
 from caravela.manifest import Manifest
+from caravela.outage import outlasting
 
 COLUMNS = ["tokens", "document_starts", "document_ids", "target_bytes", "padding"]
 PATIENCE_S = 2.0
@@ -121,7 +123,9 @@ class Cache:
                 if free is None:
                     return False
                 del self._groups[free]
-            self._groups[group] = self._readers.submit(self.table.read, group, expected_rows)
+            self._groups[group] = self._readers.submit(
+                outlasting, functools.partial(self.table.read, group, expected_rows)
+            )
         self._groups.move_to_end(group)
         self._holders[group] += 1
         return True

@@ -58,3 +58,22 @@ def optimal_interval(stall: float, between_failures: float) -> float:
         return between_failures
     ratio = stall / (2 * between_failures)
     return math.sqrt(2 * stall * between_failures) * (1 + math.sqrt(ratio) / 3 + ratio / 9) - stall
+
+
+class Cadence:
+    """When the next checkpoint is due; all ranks tell it the same."""
+
+    def __init__(self, config: TrainConfig, first_step: int) -> None:
+        """Counts from the step that an attempt begins with."""
+        self.config = config
+        self._next = first_step + steps_between(config, None)
+
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint of this step is to be made; one of the last step always is."""
+        if is_measured(self.config):
+            return step >= self._next or step == self.config.steps
+        return step % self.config.checkpoint_every_steps == 0 or step == self.config.steps
+
+    def made(self, step: int, measured: Measured) -> None:
+        """A checkpoint of this step is on its way."""
+        self._next = step + steps_between(self.config, measured)

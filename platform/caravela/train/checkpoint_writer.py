@@ -4,6 +4,7 @@ Decisions, with their price:
 
 * Ranks meet on storage and not in a collective, so that all of it runs in a thread. Price: rank 0 asks for the others'
   records every ``POLL_S``.
+* A server that is away for ``OUTAGE_S`` is waited for, training meanwhile, until the next checkpoint is due.
 * A checkpoint that cannot be written is a warning and a count: training goes on, and less is kept if it dies.
 * What an attempt that was killed has left is removed when the next checkpoint is complete, as are complete ones that
   no rule keeps (train.retention). That cleaning fails is a warning, too: the checkpoint is there.
@@ -11,6 +12,7 @@ Decisions, with their price:
 
 import dataclasses
 import datetime
+import functools
 import json
 import os
 import tempfile
@@ -18,12 +20,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
 import safetensors.numpy
 
 from caravela import storage
 from caravela.config import build
 from caravela.errors import UserError
+from caravela.outage import OUTAGE_S, outlasting
 from caravela.train.checkpoint import (
     METADATA,
     Checkpoint,
@@ -44,6 +48,8 @@ from caravela.train.retention import Stored, superfluous
 POLL_S = 0.2
 PEERS_TIMEOUT_S = 600.0
 CLOSE_PATIENCE_S = 30.0
+
+Result = TypeVar("Result")
 
 
 class Writer:
@@ -113,7 +119,7 @@ class Writer:
             self._write_rank(uri, fragments)
             if self.rank == 0:
                 for companion, text in companions.items():
-                    storage.write_text(companion, text)
+                    self._outlasting(functools.partial(storage.write_text, companion, text))
                 self._commit(uri, progress)
             self.committed_step, self.seconds = progress.step, time.monotonic() - begun
         except (UserError, OSError) as error:
@@ -134,12 +140,16 @@ class Writer:
             local = os.path.join(folder, name)
             tensors = {key(kind, f.name, f.start): array for f in fragments for kind, array in f.arrays.items()}
             safetensors.numpy.save_file(tensors, local)
-            storage.publish(local, storage.join(uri, name))
+            self._outlasting(lambda: storage.publish(local, storage.join(uri, name)))
             pieces = tuple(
                 Piece(name=f.name, start=f.start, numel=f.arrays["weight"].size, shape=f.shape) for f in fragments
             )
             record = RankFile(path=name, bytes=os.path.getsize(local), sha256=storage.sha256_of(local), pieces=pieces)
-        storage.write_text(record_uri(uri, self.rank), json.dumps(dataclasses.asdict(record)))
+        text = json.dumps(dataclasses.asdict(record))
+        self._outlasting(lambda: storage.write_text(record_uri(uri, self.rank), text))
+
+    def _outlasting(self, call: Callable[[], Result]) -> Result:
+        return outlasting(call, OUTAGE_S, self.warn, self._closing)
 
     def _tell_peers(self, uri: str, reason: str) -> None:
         """Spares rank 0 the waiting, if storage takes that much."""
@@ -161,14 +171,14 @@ class Writer:
         )
         table = dataclasses.asdict(done)
         del table["uri"]
-        storage.write_text(storage.join(uri, METADATA), json.dumps(table))
+        self._outlasting(lambda: storage.write_text(storage.join(uri, METADATA), json.dumps(table)))
 
     def _await_record(self, uri: str, rank: int) -> RankFile:
         deadline = time.monotonic() + PEERS_TIMEOUT_S
         where = record_uri(uri, rank)
         while True:
             try:
-                record = build(RankFile, json.loads(storage.read_text(where)), where)
+                record = build(RankFile, json.loads(self._outlasting(lambda: storage.read_text(where))), where)
             except FileNotFoundError:
                 if time.monotonic() > deadline or self._closing.wait(POLL_S):
                     raise UserError(f"{where}: not there after {PEERS_TIMEOUT_S:.0f} s, or training ended") from None

@@ -29,6 +29,9 @@ RESULT_FREE = (
     "validate_every_steps",
     "validation_rows",
     "hang_timeout_s",
+    "spikes",
+    "spike_window",
+    "spike_deviations",
     "tensorboard",
     "prometheus",
     "peak_tflops",
@@ -123,15 +126,12 @@ class TrainConfig:
     """Cadence of the loss on held-out rows, also measured at the last step; 0 is never."""
     validation_rows: int = 64
     """Most held-out rows that are scored of each source, spread evenly over its table."""
-    spikes: Literal["off", "report", "skip"] = "report"
-    """What follows a step whose loss or gradient jumps: nothing, a line, or the way back to the newest checkpoint and
-    from there on without that step and ``spike_skip_before`` others (train.spikes)."""
+    spikes: Literal["off", "report"] = "report"
+    """Whether a step whose loss or gradient jumps is told in a line (train.spikes)."""
     spike_window: int = 100
     """Steps that a step is compared with."""
     spike_deviations: float = 10.0
     """How far above their median, in scaled median absolute deviations, a step is a spike."""
-    spike_skip_before: int = 1
-    """Steps just before a spike that are left out with it: the update that led there is one of theirs."""
     hang_timeout_s: float = 1800.0
     """Seconds without progress after which a worker ends with its stacks stored; longer than a step, a validation or a
     start from a checkpoint takes. 0 is no limit."""
@@ -159,7 +159,7 @@ class TrainConfig:
         least = {"steps": 1, "batch_rows": 1, "micro_batch_rows": 1, "shuffle_row_groups": 1, "num_workers": 1}
         least |= {"num_cpus_per_worker": 1, "checkpoint_every_steps": 1, "keep_checkpoints": 1, "log_every_steps": 1}
         least |= {"warmup_steps": 0, "validate_every_steps": 0, "validation_rows": 1, "threads": 0, "max_failures": -1}
-        least |= {"keep_every_steps": 0, "spike_window": 8, "spike_skip_before": 0}
+        least |= {"keep_every_steps": 0, "spike_window": 8}
         least |= {"activation_checkpointing": 0}
         for name, value in least.items():
             if getattr(self, name) < value:

@@ -36,6 +36,7 @@ from caravela.data.sources import MixtureConfig
 from caravela.model.config import ModelConfig, num_parameters
 from caravela.progress import table
 from caravela.train.config import TrainConfig
+from caravela.train.metrics import flops_per_token
 
 
 class Gpu(NamedTuple):
@@ -158,11 +159,6 @@ def loss_bytes(model: ModelConfig, rows: int, element: int) -> float:
     return float(
         chunk * (4 + element) + matrix * (4 + (element if element == 2 else 0)) + tokens * model.hidden_size * element
     )
-
-
-def flops_per_token(model: ModelConfig, context: int) -> float:
-    """Of a forward and a backward pass."""
-    return 6.0 * num_parameters(model) + 12.0 * model.num_layers * model.query_size * context
 
 
 class Work(NamedTuple):

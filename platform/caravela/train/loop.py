@@ -31,10 +31,12 @@ from caravela.errors import UserError
 from caravela.manifest import FileRecord, Input, ShardRecord
 from caravela.model import weights
 from caravela.model.config import ModelConfig, num_parameters
+from caravela.outage import outlasting
 from caravela.progress import Poster
 from caravela.stages import finished
 from caravela.train import checkpoint, goodput, journal
 from caravela.train.batches import micro_batches
+from caravela.train.cadence import Cadence, Measured, is_measured
 from caravela.train.checkpoint_writer import Writer
 from caravela.train.config import TrainConfig
 from caravela.train.energy import local_rank
@@ -44,8 +46,10 @@ from caravela.train.goodput import Ledger
 from caravela.train.journal import Journal
 from caravela.train.monitor import Monitor
 from caravela.train.schedule import learning_rate
+from caravela.train.spikes import SpikeDetector
 from caravela.train.start import new_model
 from caravela.train.validation import HeldOut
+from caravela.train.watchdog import Watchdog
 
 METRICS = "metrics.jsonl"
 TRACE_FOLDER = "trace"
@@ -131,6 +135,11 @@ class _Training:
             rank=self.rank,
             num_ranks=self.num_ranks,
         )
+        self.cadence = Cadence(self.config, self.step)
+        self.spikes = SpikeDetector(self.config)
+        self.watchdog = Watchdog(
+            self.config.hang_timeout_s, task.stage_uri, f"{self.attempt}-{self.rank:05d}", progress.say
+        )
         self.writer = Writer(task.stage_uri, self.attempt, self.rank, self.num_ranks, self.config, progress.say)
 
     def _agree(self) -> tuple[str, checkpoint.Checkpoint | None]:
@@ -174,9 +183,11 @@ class _Training:
             f"{f'resumed from step {self.step}' if self.step else 'from the start'} of {config.steps}"
         )
         try:
-            with Loader(self.order, self.rank, self.num_ranks, config.loader_memory_mb) as loader:
-                self._train(loader)
-            self._publish()
+            with self.watchdog:
+                with Loader(self.order, self.rank, self.num_ranks, config.loader_memory_mb) as loader:
+                    self._train(loader)
+                self.watchdog.beat("handing over the model")
+                self._publish()
         finally:
             self.writer.close()
             self.monitor.close()
@@ -187,19 +198,33 @@ class _Training:
         if first and self._validation_due():
             self._validate()  # it belongs to a step whose checkpoint was kept before it was measured
         batches = loader.batches(first + 1)
+        mark, kept_step = time.perf_counter(), first
         while self.step < config.steps:
             self.step += 1
+            self.watchdog.beat(f"step {self.step}")
             waited = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - waited
             rate, context = learning_rate(config, self.step), self.order.context(self.step)
             result = self._update(batch, rate, context)
-            keeps = self.step % config.checkpoint_every_steps == 0 or self.step == config.steps
+            if config.spikes == "report" and (jump := self.spikes.judge(result.loss, result.grad_norm)):
+                self._say(f"step {self.step}: {jump}; jobs/explain.py --step {self.step} names its documents")
+            keeps = self.cadence.is_due(self.step)
             self.monitor.step_done(self.step, result, rate, context, waited, keeps)
             if keeps:
+                begun = time.perf_counter()
                 self._keep()
+                stall = time.perf_counter() - begun
+                if is_measured(config):
+                    times = ((begun - mark) / (self.step - kept_step), stall, self.writer.seconds)
+                    self.cadence.made(self.step, Measured(*map(self._mean_over_ranks, times)))
+                mark, kept_step = time.perf_counter(), self.step
             if self._validation_due():
+                self.watchdog.beat(f"validation after step {self.step}")
                 self._validate()
+
+    def _mean_over_ranks(self, seconds: float) -> float:
+        return self.engine.sum_over_ranks(round(seconds * 1e6)) / 1e6 / self.num_ranks
 
     def _update(self, batch: Batch, rate: float, context: int) -> StepResult:
         if self.config.trace:
@@ -253,7 +278,7 @@ class _Training:
             with tempfile.TemporaryDirectory(prefix="caravela-model-") as folder:
                 weights.save_model(state, self.task.model, folder)
                 with open(os.path.join(folder, METRICS), "w", encoding="utf-8") as file:
-                    file.write(journal.to_jsonl(self.journal.all_rows()))
+                    file.write(journal.to_jsonl(outlasting(self.journal.all_rows)))
                 files = [_published(folder, name, self.task.stage_uri) for name in sorted(os.listdir(folder))]
             record = ShardRecord(
                 index=0,
@@ -267,7 +292,7 @@ class _Training:
                 seconds=round(time.perf_counter() - self.started, 3),
                 peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
             )
-            manifest.write_record(self.task.stage_uri, record)
+            outlasting(lambda: manifest.write_record(self.task.stage_uri, record))
         torch.distributed.barrier()
 
     def _say(self, line: str) -> None:
@@ -277,5 +302,5 @@ class _Training:
 
 def _published(folder: str, name: str, stage_uri: str) -> FileRecord:
     local = os.path.join(folder, name)
-    storage.publish(local, storage.join(stage_uri, name))
+    outlasting(lambda: storage.publish(local, storage.join(stage_uri, name)))
     return FileRecord(table="files", path=name, rows=0, bytes=os.path.getsize(local), sha256=storage.sha256_of(local))

@@ -1,42 +1,19 @@
-"""Tells a loss or a gradient that jumps from the noise of training, and which steps are left out after it.
+"""Tells a loss or a gradient that jumps from the noise of training.
 
 In: the loss and the gradient's norm of each step. Out: whether this one is a spike. The rule is robust: a value is a
 spike when it lies more than ``spike_deviations`` scaled median absolute deviations above the median of the last
 ``spike_window`` steps (1.4826 times the deviation is the standard deviation of a normal distribution: Leys and others,
 Journal of Experimental Social Psychology 49, 2013). Medians are not moved by the spike itself, nor by one before it.
-
-Steps that are left out are a file of the stage, ``skipped.json``; they make no update, so that every other step keeps
-its batch, its rate and its number. What was left out is told with its documents by ``jobs/explain.py --step N``.
 """
 
 import collections
-import json
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
-from caravela import storage
-from caravela.config import build
 from caravela.train.config import TrainConfig
 
-SKIPPED = "skipped.json"
 SCALE = 1.4826
 LEAST_DEVIATION = 0.01
 """Of the median: where the last values are nearly equal, no change below a few percent is a spike."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """Steps that were left out together, and why."""
-
-    first: int
-    last: int
-    reason: str
-    document_ids: tuple[str, ...] = ()
-    """Of the batch of the step that jumped."""
-
-    def __contains__(self, step: int) -> bool:
-        return self.first <= step <= self.last
 
 
 class SpikeDetector:
@@ -61,17 +38,3 @@ class SpikeDetector:
         self._losses.append(loss)
         self._norms.append(grad_norm)
         return ""
-
-
-def read_skipped(stage_uri: str) -> list[Skipped]:
-    """What this run leaves out; nothing where there is no such file."""
-    uri = storage.join(stage_uri, SKIPPED)
-    try:
-        return [build(Skipped, each, uri) for each in json.loads(storage.read_text(uri))]
-    except FileNotFoundError:
-        return []
-
-
-def write_skipped(stage_uri: str, skipped: Sequence[Skipped]) -> None:
-    """Replaces the list as a whole."""
-    storage.write_text(storage.join(stage_uri, SKIPPED), json.dumps([asdict(each) for each in skipped], indent=1))
