@@ -6,7 +6,6 @@ finished or not. Memory: one parameter with its moments; disk: one checkpoint, t
 """
 
 import datetime
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,12 +16,11 @@ import numpy as np
 from caravela import storage
 from caravela.errors import UserError
 from caravela.progress import table
-from caravela.train import checkpoint
+from caravela.train import checkpoint, journal
 from caravela.train.checkpoint import Checkpoint, Reader
 from caravela.train.config import TrainConfig
 from caravela.train.retention import Stored, superfluous
 
-METRICS_FOLDER = "metrics"
 STAGE = "pretrain"
 
 
@@ -73,7 +71,7 @@ def listed(stage_uri: str) -> list[Listed]:
     for uri in storage.list_files(storage.join(stage_uri, checkpoint.FOLDER)):
         parent = uri.rpartition("/")[0]
         sizes[parent] = sizes.get(parent, 0) + (checkpoint.size_of(uri) or 0)
-    losses = _losses(stage_uri)
+    losses = {step: row["loss"] for step, row in journal.stored_rows(stage_uri).items() if "loss" in row}
     complete = set(checkpoint.directories(stage_uri, complete=True))
     return [_look_at(uri, sizes[uri], uri in complete, losses) for uri in sorted(sizes)]
 
@@ -93,15 +91,6 @@ def _look_at(uri: str, size: int, is_complete: bool, losses: dict[int, float]) -
         loss=losses.get(step),
         bytes=size,
     )
-
-
-def _losses(stage_uri: str) -> dict[int, float]:
-    rows = (
-        json.loads(line)
-        for uri in storage.list_files(storage.join(stage_uri, METRICS_FOLDER))
-        for line in storage.read_text(uri).splitlines()
-    )
-    return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
 def as_text(checkpoints: Sequence[Listed]) -> str:
