@@ -242,8 +242,9 @@ class EngineLoop:
         return self.engine.step(micro_batches, rows_BT[:, 1:].numel(), rate, self.steps).loss
 
     def held_out_loss(self, rows_BT: Tensor) -> float:
-        batches = rows_BT.split(self.config.micro_batch_rows)
-        return self.engine.held_out_loss((self.rows(rows), rows[:, 1:].numel()) for rows in batches)[0]
+        batches = [self.rows(rows) for rows in rows_BT.split(self.config.micro_batch_rows)]
+        nats, targets = map(sum, zip(*self.engine.held_out_sums(batches), strict=True))
+        return nats / targets
 
 
 def process_group_of_one(device: str) -> None:
