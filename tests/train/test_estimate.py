@@ -19,6 +19,7 @@ from caravela.model.transformer import Decoder
 from caravela.train import estimate
 from caravela.train.config import TrainConfig
 from caravela.train.estimate import EstimateConfig
+from caravela.train.metrics import flops_per_token
 from tests.train.groups import run_group
 
 LLAMA_7B = ModelConfig(
@@ -65,11 +66,8 @@ def test_memory_by_hand() -> None:
 
 
 def test_memory_of_masks_by_hand() -> None:
-    alibi = dataclasses.replace(SMALL, positions="alibi")
-    assert estimate.mask_bytes(alibi, 8, 2) == 2 * 4 * 64 * 64
-    assert estimate.mask_bytes(dataclasses.replace(alibi, mask_documents=True), 8, 2) == 8 * 2 * 4 * 64 * 64
-    assert estimate.mask_bytes(dataclasses.replace(SMALL, mask_documents=True), 8, 2) == 8 * 64 * 64
-    assert estimate.mask_bytes(SMALL, 8, 2) == 0
+    assert estimate.mask_bytes(dataclasses.replace(SMALL, mask_documents=True), 8) == 8 * 64 * 64
+    assert estimate.mask_bytes(SMALL, 8) == 0
 
 
 def test_work_by_hand() -> None:
@@ -105,7 +103,7 @@ def test_biatron_takes_as_many_operations_as_derived_from_its_shapes() -> None:
         vocabulary_size=32000,
         max_positions=4096,
     )
-    assert estimate.flops_per_token(model, 4096) == 6 * 345_653_120 + 12 * 32 * 960 * 4096  # 3.58e9
+    assert flops_per_token(model, 4096) == 6 * 345_653_120 + 12 * 32 * 960 * 4096  # 3.58e9
 
 
 def test_chinchilla_gives_its_own_models_loss() -> None:
@@ -133,6 +131,7 @@ def test_estimate_config_names_what_is_wrong(table: dict[str, Any], message: str
         {},
         {"num_kv_heads": 4},
         {"qk_norm": True},
+        {"positions": "alibi"},
         {
             "norm": "layer",
             "norm_bias": True,

@@ -9,6 +9,12 @@ from before a field existed reads as one.
 from dataclasses import dataclass
 from typing import Literal
 
+# What the memory of a step depends on beside the shape; here, as a dry run needs no torch.
+BIAS_FEATURES = 8
+"""ALiBi's, of each head. Two would do; kernels want heads whose widths are multiples of eight."""
+LOGIT_BYTES = 256 << 20
+"""Of a chunk of logits in float32 (model.cross_entropy)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:

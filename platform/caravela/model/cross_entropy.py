@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LOGIT_BYTES = 256 << 20
+from caravela.model.config import LOGIT_BYTES
 
 
 def chunk_length(vocabulary_size: int) -> int:

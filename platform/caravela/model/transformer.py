@@ -23,7 +23,7 @@ from typing import NamedTuple, Self, cast
 import torch
 from torch import Tensor, nn
 
-from caravela.model.config import ModelConfig
+from caravela.model.config import BIAS_FEATURES, ModelConfig
 from caravela.model.cross_entropy import summed_loss, token_losses
 from caravela.model.scaling import initial_std, output_scale
 
@@ -51,10 +51,6 @@ class LinearBias(NamedTuple):
 
     query_HF: Tensor
     key_TF: Tensor
-
-
-BIAS_FEATURES = 8
-"""Two would do; kernels want heads whose widths are multiples of eight."""
 
 
 def rotation(config: ModelConfig, num_tokens: int, like: Tensor) -> Rotation:

@@ -33,35 +33,40 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from caravela.data.sources import MixtureConfig
-from caravela.model.config import ModelConfig, num_parameters
+from caravela.model.config import BIAS_FEATURES, LOGIT_BYTES, ModelConfig, num_parameters
 from caravela.progress import table
 from caravela.train.config import TrainConfig
-from caravela.train.metrics import flops_per_token
+from caravela.train.metrics import flops_per_token, peak_tflops
 
 
 class Gpu(NamedTuple):
     """From the maker's data sheet."""
 
-    tflops: float
-    """Peak in dense bfloat16."""
+    name: str
+    """As ``train.metrics`` knows its peak by."""
     memory_gb: float
     watts: float
     """Most that it draws."""
 
+    @property
+    def tflops(self) -> float:
+        """Peak in dense bfloat16."""
+        peak = peak_tflops(self.name)
+        assert peak is not None, f"{self.name} has no peak in train.metrics"
+        return peak
+
 
 GPUS = {
-    "a100-40gb": Gpu(312, 40, 400),
-    "a100-80gb": Gpu(312, 80, 400),
-    "h100": Gpu(989, 80, 700),
-    "h200": Gpu(989, 141, 700),
-    "b200": Gpu(2250, 180, 1000),
-    "l4": Gpu(121, 24, 72),
-    "l40s": Gpu(362, 48, 350),
-    "rtx-4090": Gpu(165.2, 24, 450),
+    "a100-40gb": Gpu("A100", 40, 400),
+    "a100-80gb": Gpu("A100", 80, 400),
+    "h100": Gpu("H100", 80, 700),
+    "h200": Gpu("H200", 141, 700),
+    "b200": Gpu("B200", 180, 1000),
+    "l4": Gpu("L4", 24, 72),
+    "l40s": Gpu("L40S", 48, 350),
+    "rtx-4090": Gpu("RTX 4090", 24, 450),
 }
 BUCKET, PREFETCH = 500_000_000, 50_000_000
-LOGIT_BYTES = 256 << 20
-"""Of a chunk, in float32: model.cross_entropy's."""
 STAGES = (1, 2, 3)
 
 
@@ -135,20 +140,19 @@ def activations(model: ModelConfig, rows: int, element: int, checkpointing: bool
     tokens, hidden = rows * model.max_positions, model.hidden_size
     wide = 4 if model.feed_forward == "swiglu" else 2
     per_token = 4 * hidden + 2 * model.query_size + 2 * model.kv_size + wide * model.feed_forward_size
+    if model.positions == "alibi":  # wider heads, and attention's output also without what makes them wide
+        per_token += 2 * BIAS_FEATURES * (model.num_heads + model.num_kv_heads) + model.query_size
     if model.qk_norm:
         per_token += model.query_size + model.kv_size
     sums = 4 * (model.num_heads + (4 if model.norm == "layer" else 2))
     layer = tokens * (element * per_token + sums)
     whole = model.num_layers * tokens * element * hidden + layer if checkpointing else model.num_layers * layer
-    return float(whole + tokens * element * 2 * hidden + mask_bytes(model, rows, element))  # 2: the last norm's
+    return float(whole + tokens * element * 2 * hidden + mask_bytes(model, rows))  # 2: the last norm's
 
 
-def mask_bytes(model: ModelConfig, rows: int, element: int) -> int:
-    """Bytes of what says who may look where; plain causal attention needs none."""
-    square = model.max_positions**2
-    if model.positions == "alibi":
-        return element * model.num_heads * square * (rows if model.mask_documents else 1)
-    return rows * square if model.mask_documents else 0
+def mask_bytes(model: ModelConfig, rows: int) -> int:
+    """Bytes of what says who may look where; plain causal attention needs none, with ALiBi neither."""
+    return rows * model.max_positions**2 if model.mask_documents else 0
 
 
 def loss_bytes(model: ModelConfig, rows: int, element: int) -> float:
