@@ -25,6 +25,7 @@ from caravela.model.config import num_parameters
 from caravela.progress import table
 from caravela.train.checkpoint import Progress
 from caravela.train.checkpoint_writer import Writer
+from caravela.train.retention import Rules
 
 
 def measured(name: str, root: str, rows: int, context: int, rounds: int) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def measured(name: str, root: str, rows: int, context: int, rounds: int) -> dict
     loop = loop_of("engine", shape, Settings(micro_batch_rows=rows))
     assert isinstance(loop, EngineLoop)
     batch_BT = random_rows(shape.model, rows, 0)[:, : context + 1]
-    writer = Writer(f"{root}/{name}", "bench", 0, 1, loop.config, print)
+    writer = Writer(f"{root}/{name}", "bench", 0, 1, Rules(newest=1), print)
     quiet, beside, stalls, writing = [], [], [], []
     size = 0
     loop.step(batch_BT)

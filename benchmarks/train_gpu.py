@@ -100,7 +100,10 @@ def measured(options: argparse.Namespace, shape_name: str, kind: str) -> dict[st
     """One row."""
     started = float(os.environ[STARTED])
     import torch
-    from train_shapes import EngineLoop, Settings, flops_per_token, loop_of, num_parameters, random_rows, shapes
+    from train_shapes import EngineLoop, Settings, loop_of, random_rows, shapes
+
+    from caravela.model.config import num_parameters
+    from caravela.train.metrics import flops_per_token
 
     if kind == "engine":
         pass
@@ -136,7 +139,7 @@ def measured(options: argparse.Namespace, shape_name: str, kind: str) -> dict[st
         "step_s": statistics.median(seconds),
         "steps": len(seconds),
         "tokens_per_second": shape.tokens_per_step / statistics.median(seconds),
-        "flops_per_token": flops_per_token(shape.model),
+        "flops_per_token": flops_per_token(shape.model, shape.model.max_positions),
         "matmul_flops": rate,
         "memory_bytes": torch.cuda.max_memory_allocated()
         if on_gpu

@@ -20,7 +20,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from caravela.model.config import ModelConfig, num_parameters
+from caravela.model.config import ModelConfig
 from caravela.model.conversion import to_transformers
 from caravela.model.transformer import Decoder
 
@@ -74,11 +74,6 @@ def shapes() -> dict[str, Shape]:
         "460m": Shape(of_recipe("ttl-460m"), 64, 16),
         "1.1b": Shape(llama(22, 2048, 5632, 32, 4, 32_000, 2048), 64, 16),  # Tucano-1b1
     }
-
-
-def flops_per_token(model: ModelConfig) -> int:
-    """6 N + 12 L d T: N all parameters, embeddings included; attention in full, not halved for being causal."""
-    return 6 * num_parameters(model) + 12 * model.num_layers * model.query_size * model.max_positions
 
 
 class Loop(Protocol):

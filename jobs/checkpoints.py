@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from caravela.errors import UserError
 from caravela.train import inspection
-from caravela.train.config import TrainConfig
+from caravela.train.retention import Rules
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,10 +62,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    rules = {"keep_every_steps": options.keep_every_steps, "keep_hours": options.keep_hours}
-    config = TrainConfig(steps=1, batch_rows=1, learning_rate=1.0, keep_checkpoints=options.keep, **rules)
+    rules = Rules(newest=options.keep, every_steps=options.keep_every_steps, hours=options.keep_hours)
     for stage in inspection.stages_of(options.root):
-        for uri in inspection.prune(stage, config, datetime.datetime.now(datetime.UTC)):
+        for uri in inspection.prune(stage, rules, datetime.datetime.now(datetime.UTC)):
             print(f"removed {uri}")
     return 0
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import train_shapes
-from benchmarks.train_shapes import Settings, Shape, flops_per_token, loop_of, random_rows, shapes
+from benchmarks.train_shapes import Settings, Shape, loop_of, random_rows, shapes
 from caravela.model.config import ModelConfig, num_parameters
 from caravela.model.transformer import Decoder
 from tests.running import REPOSITORY
@@ -29,11 +29,6 @@ def test_shapes_are_those_of_the_recipes(name: str) -> None:
     assert num_parameters(shape.model) == PARAMETERS[name]
     assert shape.tokens_per_step == 131_072
     assert shape.batch_rows % shape.micro_batch_rows == 0
-
-
-def test_flops_per_token_by_hand() -> None:
-    # 6 x 162,417,408 parameters + 12 x 12 layers x 768 features x 2,048 tokens
-    assert flops_per_token(shapes()["160m"].model) == 974_504_448 + 226_492_416
 
 
 LAYER = ModelConfig(

@@ -25,6 +25,7 @@ from caravela.model.config import ModelConfig
 from caravela.model.transformer import Decoder, Trunk
 from caravela.progress import Poster
 from caravela.train.config import TrainConfig
+from caravela.train.retention import Rules
 from tests.conftest import free_port
 from tests.packed_rows import CONTEXT, VOCABULARY
 
@@ -112,11 +113,9 @@ def train_until_there_is(stage_uri: str, config: TrainConfig, pack: Input, patte
     train(stage_uri, config, pack)
 
 
-def train_at(endpoint: str, stage_uri: str, config: TrainConfig, pack: Input) -> None:
-    """The same with S3 at another address than the processes' own."""
-    os.environ["AWS_ENDPOINT_URL"] = endpoint
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-        os.environ[name] = "us-east-1"
+def train_with(environment: dict[str, str], stage_uri: str, config: TrainConfig, pack: Input) -> None:
+    """The same with variables of the test that the process, a fork of an older one, does not have."""
+    os.environ.update(environment)
     train(stage_uri, config, pack)
 
 
@@ -257,7 +256,7 @@ def keep_and_resume(
         engine = Engine(new_model(), config, torch.device("cpu"), SOURCES)
         for step in (1, 2):
             train_step(engine, step)
-        writer = Writer(os.path.join(folder, name), "aaaa", rank, num_ranks, config, print)
+        writer = Writer(os.path.join(folder, name), "aaaa", rank, num_ranks, Rules(newest=1), print)
         progress = checkpoint.Progress(step=2, tokens=0, adam_step=engine.adam_step(), loader={}, fingerprint="f")
         writer.start(progress, engine.fragments(), {})
         writer.wait()

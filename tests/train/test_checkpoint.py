@@ -17,7 +17,7 @@ from caravela.errors import UserError
 from caravela.train import checkpoint
 from caravela.train.checkpoint import Fragment, Progress, Reader
 from caravela.train.checkpoint_writer import Writer
-from tests.train.conftest import config
+from caravela.train.retention import Rules
 
 SIZES = {"model.embed_tokens.weight": 100, "model.norm.weight": 7}
 SHAPES: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (20, 5), "model.norm.weight": (7,)}
@@ -61,7 +61,7 @@ def write(stage: str, steps: Sequence[int], num_ranks: int = 2, attempt: str = "
     warnings: list[str] = []
 
     def rank_writes(rank: int) -> None:
-        writer = Writer(stage, attempt, rank, num_ranks, config(keep_checkpoints=keep), warnings.append)
+        writer = Writer(stage, attempt, rank, num_ranks, Rules(newest=keep), warnings.append)
         for step in steps:
             writer.start(
                 progress(step), cut(rank, num_ranks, step), {f"{stage}/metrics/{step}.jsonl": metrics_row(step)}
@@ -225,7 +225,7 @@ def test_checkpoint_that_cannot_be_written_is_told_and_the_next_one_is_tried(tmp
     blocked.parent.mkdir(parents=True)
     blocked.write_text("a file where a folder should be")
     warnings: list[str] = []
-    writer = Writer(stage, "aaaa", 0, 1, config(), warnings.append)
+    writer = Writer(stage, "aaaa", 0, 1, Rules(newest=2), warnings.append)
     writer.start(progress(5), cut(0, 1, 5), {})
     writer.wait()
     assert (writer.failures, writer.committed_step) == (1, -1)

@@ -79,7 +79,7 @@ def test_prune_keeps_what_the_rules_keep_and_what_is_being_written(
     ]
     assert [one.step for one in inspection.listed(stage)] == [10, 20, 25]
     assert job.main(["prune", root, "--keep", "0"]) == 1
-    assert "keep_checkpoints = 0: expected 1 or more" in capsys.readouterr().err
+    assert "newest = 0: expected 1 or more" in capsys.readouterr().err
 
 
 def test_a_root_without_checkpoints_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,11 @@
 """Which checkpoints stay, case by case."""
 
 import datetime
+from typing import Any
 
 import pytest
 
-from caravela.train.retention import Stored, superfluous
-from tests.train.conftest import config
+from caravela.train.retention import Rules, Stored, superfluous
 
 NOW = datetime.datetime(2026, 11, 30, 12, tzinfo=datetime.UTC)
 
@@ -20,16 +20,16 @@ def stored(*steps: int, hours_apart: float = 1.0) -> list[Stored]:
 @pytest.mark.parametrize(
     ("settings", "kept"),
     [
-        ({"keep_checkpoints": 2}, [50, 60]),
-        ({"keep_checkpoints": 1, "keep_every_steps": 30}, [30, 60]),
-        ({"keep_checkpoints": 1, "keep_every_steps": 20}, [20, 40, 60]),
-        ({"keep_checkpoints": 1, "keep_hours": 3.5}, [40, 50, 60]),
-        ({"keep_checkpoints": 9}, [10, 20, 30, 40, 50, 60]),
+        ({"newest": 2}, [50, 60]),
+        ({"newest": 1, "every_steps": 30}, [30, 60]),
+        ({"newest": 1, "every_steps": 20}, [20, 40, 60]),
+        ({"newest": 1, "hours": 3.5}, [40, 50, 60]),
+        ({"newest": 9}, [10, 20, 30, 40, 50, 60]),
     ],
 )
-def test_retention_keeps_the_newest_the_milestones_and_the_young(settings: dict[str, float], kept: list[int]) -> None:
+def test_retention_keeps_the_newest_the_milestones_and_the_young(settings: dict[str, Any], kept: list[int]) -> None:
     every = stored(10, 20, 30, 40, 50, 60)
-    gone = superfluous(config(**settings), every, NOW)
+    gone = superfluous(Rules(**settings), every, NOW)
     assert [one.step for one in every if one not in gone] == kept
     assert gone == sorted(gone, key=lambda one: one.step)
 
@@ -37,4 +37,4 @@ def test_retention_keeps_the_newest_the_milestones_and_the_young(settings: dict[
 def test_retention_of_a_step_that_two_attempts_kept_counts_it_once() -> None:
     early, late = Stored("a", 20, "2026-11-30T10:00:00+00:00"), Stored("b", 20, "2026-11-30T11:00:00+00:00")
     before = Stored("c", 10, "2026-11-30T09:00:00+00:00")
-    assert superfluous(config(keep_checkpoints=2), [late, before, early], NOW) == [early]
+    assert superfluous(Rules(newest=2), [late, before, early], NOW) == [early]

@@ -13,7 +13,7 @@ from caravela.manifest import Input
 from caravela.train import checkpoint, inspection
 from tests.faulty_s3 import FaultyS3
 from tests.train.conftest import config
-from tests.train.groups import metrics, run_group, train_at
+from tests.train.groups import metrics, run_group, train_with
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -46,7 +46,7 @@ def test_training_on_a_server_under_fire_ends_with_the_losses_of_a_quiet_run(
     stage = f"{s3_bucket}/pretrain"
     onlooker = Onlooker(stage)
     with FaultyS3(s3_server, tmp_path / "requests", fail=0.05, stall=0.03, stall_s=5, cut=0.05) as server:
-        endpoint = os.environ["AWS_ENDPOINT_URL"]
+        of_s3 = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
 
         def away() -> None:
             while not server.fates().get("passed", 0) > 20:
@@ -62,7 +62,7 @@ def test_training_on_a_server_under_fire_ends_with_the_losses_of_a_quiet_run(
         os.environ["AWS_ENDPOINT_URL"] = s3_server  # the onlooker's way is the straight one
         storage._filesystem.cache_clear()
         onlooker.start()
-        run_group(2, train_at, endpoint, stage, config(trace=False, checkpoint_every_steps=4), pack)
+        run_group(2, train_with, of_s3, stage, config(trace=False, checkpoint_every_steps=4), pack)
         ended = time.monotonic()
         outage.join()
         onlooker.over.set()

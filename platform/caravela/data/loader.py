@@ -10,6 +10,7 @@ rank.
 """
 
 import collections
+import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from caravela.data.row_groups import Cache, PackedTable, RowGroupArrays
 from caravela.data.training_order import Sample, TrainingOrder
 from caravela.errors import UserError
 from caravela.manifest import Manifest
+from caravela.outage import outlasting
 
 CACHE_WINDOWS = 2
 PREFETCH_BATCHES = 2
@@ -215,7 +217,8 @@ def held_out_batches(pack: Manifest, max_rows: int, batch_rows: int, rank: int, 
             group, row = divmod(at - (int(ends[part - 1]) if part else 0), size)
             where = RowGroup(part, group)
             if last is None or last[0] != where:
-                last = where, table.read(where, min(size, files[part].rows - group * size))
+                read = functools.partial(table.read, where, min(size, files[part].rows - group * size))
+                last = where, outlasting(read)
             rows.append(Row(0, where, row))
             groups.append(last[1])
         yield collated([Sample(0, row) for row in rows], groups)

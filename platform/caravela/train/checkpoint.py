@@ -29,6 +29,8 @@ import safetensors
 from caravela import storage
 from caravela.config import build
 from caravela.errors import UserError
+from caravela.outage import outlasting
+from caravela.train.retention import Stored
 
 FOLDER = "checkpoints"
 METADATA = "checkpoint.json"
@@ -186,6 +188,12 @@ def directories(stage_uri: str, complete: bool) -> list[str]:
     return sorted(uri for uri, names in found.items() if (METADATA in names) == complete)
 
 
+def stored(stage_uri: str) -> list[Stored]:
+    """The complete checkpoints, as rules of retention look at them."""
+    found = map(read, directories(stage_uri, complete=True))
+    return [Stored(each.uri, each.progress.step, each.created) for each in found]
+
+
 def remove(uri: str) -> None:
     """Removes a checkpoint, its metadata first, so that no reader trusts the rest."""
     storage.delete_tree(storage.join(uri, METADATA))
@@ -239,7 +247,7 @@ class Reader:
     def _file(self, file: RankFile) -> Any:
         if file.path not in self._open:
             uri, local = storage.join(self.checkpoint.uri, file.path), os.path.join(self.folder, file.path)
-            storage.fetch(uri, local)
+            outlasting(lambda: storage.fetch(uri, local))
             if (found := storage.sha256_of(local)) != file.sha256:
                 raise UserError(
                     f"{uri}: SHA-256 is {found}, but {METADATA} says {file.sha256}; "

@@ -38,12 +38,11 @@ from caravela.train.checkpoint import (
     directories,
     directory,
     key,
-    read,
     record_uri,
     remove,
+    stored,
 )
-from caravela.train.config import TrainConfig
-from caravela.train.retention import Stored, superfluous
+from caravela.train.retention import Rules, superfluous
 
 POLL_S = 0.2
 PEERS_TIMEOUT_S = 600.0
@@ -61,7 +60,7 @@ class Writer:
         attempt: str,
         rank: int,
         num_ranks: int,
-        config: TrainConfig,
+        rules: Rules,
         warn: Callable[[str], None],
     ) -> None:
         """Opens the thread.
@@ -71,14 +70,14 @@ class Writer:
             attempt: unique name of this start of the workers, the same on all ranks.
             rank: of this process.
             num_ranks: that write together.
-            config: says which complete checkpoints stay.
+            rules: say which complete checkpoints stay.
             warn: told, in one line, of what could not be written.
         """
         self.stage_uri = stage_uri
         self.attempt = attempt
         self.rank = rank
         self.num_ranks = num_ranks
-        self.config = config
+        self.rules = rules
         self.warn = warn
         self.failures = 0
         self.committed_step = -1
@@ -189,16 +188,10 @@ class Writer:
 
     def _clean(self, just_written: str) -> None:
         """Removes complete checkpoints that no rule keeps, and what unfinished ones left."""
-        stored = [self._stored(uri) for uri in directories(self.stage_uri, complete=True)]
-        for old in superfluous(self.config, stored, datetime.datetime.now(datetime.UTC)):
+        for old in superfluous(self.rules, stored(self.stage_uri), datetime.datetime.now(datetime.UTC)):
             if old.uri != just_written:
                 remove(old.uri)
         for uri in directories(self.stage_uri, complete=False):
             # A faster rank may have begun the next one of this attempt: its name sorts behind.
             if not uri.endswith(f"-{self.attempt}") or uri < just_written:
                 storage.delete_tree(uri)
-
-    @staticmethod
-    def _stored(uri: str) -> Stored:
-        found = read(uri)
-        return Stored(uri, found.progress.step, found.created)

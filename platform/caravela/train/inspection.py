@@ -17,9 +17,8 @@ from caravela import storage
 from caravela.errors import UserError
 from caravela.progress import table
 from caravela.train import checkpoint, journal
-from caravela.train.checkpoint import Checkpoint, Reader
-from caravela.train.config import TrainConfig
-from caravela.train.retention import Stored, superfluous
+from caravela.train.checkpoint import Reader
+from caravela.train.retention import Rules, superfluous
 
 STAGE = "pretrain"
 
@@ -71,12 +70,11 @@ def listed(stage_uri: str) -> list[Listed]:
     for uri in storage.list_files(storage.join(stage_uri, checkpoint.FOLDER)):
         parent = uri.rpartition("/")[0]
         sizes[parent] = sizes.get(parent, 0) + (checkpoint.size_of(uri) or 0)
-    losses = {step: row["loss"] for step, row in journal.stored_rows(stage_uri).items() if "loss" in row}
     complete = set(checkpoint.directories(stage_uri, complete=True))
-    return [_look_at(uri, sizes[uri], uri in complete, losses) for uri in sorted(sizes)]
+    return [_look_at(stage_uri, uri, sizes[uri], uri in complete) for uri in sorted(sizes)]
 
 
-def _look_at(uri: str, size: int, is_complete: bool, losses: dict[int, float]) -> Listed:
+def _look_at(stage_uri: str, uri: str, size: int, is_complete: bool) -> Listed:
     step = int(storage.name_of(uri).removeprefix("step_").partition("-")[0])
     if not is_complete:
         return Listed(uri=uri, step=step, state="incomplete", bytes=size)
@@ -88,7 +86,7 @@ def _look_at(uri: str, size: int, is_complete: bool, losses: dict[int, float]) -
         tokens=found.progress.tokens,
         num_ranks=found.num_ranks,
         created=found.created,
-        loss=losses.get(step),
+        loss=journal.stored_row(stage_uri, step).get("loss"),
         bytes=size,
     )
 
@@ -164,14 +162,12 @@ def differences_as_text(found: Sequence[Difference], limit: int = 20) -> str:
     return "\n".join(lines)
 
 
-def prune(stage_uri: str, config: TrainConfig, now: datetime.datetime) -> list[str]:
-    """Removes the complete checkpoints that no rule of the config keeps; returns their URIs.
+def prune(stage_uri: str, rules: Rules, now: datetime.datetime) -> list[str]:
+    """Removes the complete checkpoints that no rule keeps; returns their URIs.
 
     Those without metadata stay: a run may be writing them; the next one that it completes clears what was left.
     """
-    whole: list[Checkpoint] = [checkpoint.read(uri) for uri in checkpoint.directories(stage_uri, complete=True)]
-    stored = [Stored(each.uri, each.progress.step, each.created) for each in whole]
-    gone = [each.uri for each in superfluous(config, stored, now)]
+    gone = [each.uri for each in superfluous(rules, checkpoint.stored(stage_uri), now)]
     for uri in gone:
         checkpoint.remove(uri)
     return gone

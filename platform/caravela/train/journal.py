@@ -60,8 +60,9 @@ def stored_rows(stage_uri: str) -> dict[int, Row]:
     """The rows of all segments."""
     rows: dict[int, Row] = {}
     for uri in _segments(stage_uri):
-        segment = map(json.loads, storage.read_text(uri).splitlines())
-        rows = merged(rows, {row["step"]: row for row in segment})
+        for line in storage.read_text(uri).splitlines():
+            row: Row = json.loads(line)
+            rows.setdefault(row["step"], {}).update(row)
     return rows
 
 

@@ -45,6 +45,7 @@ from caravela.train.faults import NonFiniteError, out_of_memory, with_documents
 from caravela.train.goodput import Ledger
 from caravela.train.journal import Journal
 from caravela.train.monitor import Monitor
+from caravela.train.retention import Rules
 from caravela.train.schedule import learning_rate
 from caravela.train.spikes import SpikeDetector
 from caravela.train.start import new_model
@@ -140,17 +141,22 @@ class _Training:
         self.watchdog = Watchdog(
             self.config.hang_timeout_s, task.stage_uri, f"{self.attempt}-{self.rank:05d}", progress.say
         )
-        self.writer = Writer(task.stage_uri, self.attempt, self.rank, self.num_ranks, self.config, progress.say)
+        rules = Rules(
+            newest=self.config.keep_checkpoints,
+            every_steps=self.config.keep_every_steps,
+            hours=self.config.keep_hours,
+        )
+        self.writer = Writer(task.stage_uri, self.attempt, self.rank, self.num_ranks, rules, progress.say)
 
     def _agree(self) -> tuple[str, checkpoint.Checkpoint | None]:
         """Rank 0 names the attempt, picks the checkpoint and removes metrics of steps that are done again."""
         chosen: list[Any] = [None, None]
         if self.rank == 0:
-            found = checkpoint.latest(self.task.stage_uri)
+            found = outlasting(lambda: checkpoint.latest(self.task.stage_uri), say=self._say)
             chosen = [secrets.token_hex(4), found.uri if found else None]
             journal.forget_after(self.task.stage_uri, found.progress.step if found else 0)
         torch.distributed.broadcast_object_list(chosen)
-        return chosen[0], checkpoint.read(chosen[1]) if chosen[1] else None
+        return chosen[0], outlasting(lambda: checkpoint.read(chosen[1])) if chosen[1] else None
 
     def _ledger(self, now: float) -> Ledger:
         """Times of the attempts before; on rank 0, who keeps them."""

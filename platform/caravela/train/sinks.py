@@ -23,6 +23,7 @@ import ray
 
 from caravela import storage
 from caravela.errors import UserError
+from caravela.outage import outlasting
 from caravela.train import goodput
 from caravela.train.goodput import Reached
 
@@ -156,7 +157,8 @@ class TensorBoard:
     def _publish(self) -> None:
         self._writer.close()
         for name in sorted(os.listdir(self._folder)):
-            storage.publish(os.path.join(self._folder, name), storage.join(self.uri, name))
+            local, remote = os.path.join(self._folder, name), storage.join(self.uri, name)
+            outlasting(functools.partial(storage.publish, local, remote))
             os.remove(os.path.join(self._folder, name))
 
     def close(self) -> None:
@@ -200,7 +202,7 @@ class SignOfLife:
         self._latest = point.reached
         now = time.monotonic()
         if point.kept or now - self._written_at >= goodput.SIGN_INTERVAL_S:
-            goodput.write(self.stage_uri, point.reached)
+            outlasting(lambda: goodput.write(self.stage_uri, point.reached))
             self._written_at = now
 
     def close(self) -> None:
