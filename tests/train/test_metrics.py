@@ -66,11 +66,16 @@ def test_window_whose_clock_stood_still_gives_no_figures() -> None:
 
 
 def test_matmul_rate_is_that_of_torchs_own_timer() -> None:
-    """Within a factor: neighbours of this machine come and go."""
+    """Within a factor, in one of a few tries: neighbours of this machine come and go between the two measurements."""
     from torch.utils.benchmark import Timer
 
-    found = matmul_rate(torch.device("cpu"), torch.float32)
     a = torch.randn(512, 512)
-    times = Timer("torch.mm(a, a)", "import torch", globals={"a": a}, num_threads=torch.get_num_threads())
-    expected = 2 * 512**3 / times.timeit(10).median
-    assert expected / 8 < found < expected * 8
+    timer = Timer("torch.mm(a, a)", globals={"torch": torch, "a": a}, num_threads=torch.get_num_threads())
+    measured = []
+    for _ in range(5):
+        found = matmul_rate(torch.device("cpu"), torch.float32)
+        expected = 2 * 512**3 / timer.timeit(10).median
+        if expected / 8 < found < expected * 8:
+            return
+        measured.append((found, expected))
+    pytest.fail(f"operations a second by us and by torch: {measured}")
