@@ -108,15 +108,20 @@ def train_workers() -> list[psutil.Process]:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-def test_launch_worker_killed_in_mid_run_changes_nothing(tmp_path: Path, pack: Input, unbroken: Path) -> None:
-    made = stage(tmp_path, pack, rank0_labels={"market": "on-demand"})
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_launch_worker_lost_in_mid_run_changes_nothing(
+    tmp_path: Path, pack: Input, unbroken: Path, blow: signal.Signals
+) -> None:
+    """One that is stopped answers nobody: the other waits for it, until its watchdog ends it."""
+    stops = blow == signal.SIGSTOP
+    made = stage(tmp_path, pack, rank0_labels={"market": "on-demand"}, hang_timeout_s=40.0 if stops else 1800.0)
     trace, killed = Path(made.uri) / "trace", []
 
     def kill_a_worker_after_step_12() -> None:
         while not list(trace.glob("00000012-*")):
             time.sleep(0.01)
         victim = train_workers()[0]
-        os.kill(victim.pid, signal.SIGKILL)
+        os.kill(victim.pid, blow)
         killed.append(victim.pid)
 
     killer = threading.Thread(target=kill_a_worker_after_step_12, daemon=True)
@@ -128,6 +133,7 @@ def test_launch_worker_killed_in_mid_run_changes_nothing(tmp_path: Path, pack: I
     ]  # the killed one may leave a file half-written
     attempts = {path.name.split("-")[1] for path in written}
     assert len(attempts) == 2
+    assert len(list(Path(made.uri).glob("stacks/*.txt"))) == int(stops), "of the one that waited"
     expected, found = metrics(os.fspath(unbroken)), metrics(made.uri)
     assert [row["loss"] for row in found.values()] == [row["loss"] for row in expected.values()]
     read: dict[tuple[str, str], set[str]] = {}
